@@ -1,0 +1,49 @@
+# The commands of this repository. They need git, make and Python 3.11 or newer: uv is taken from
+# the PATH, or brought into .tools/ where there is none.
+
+.DEFAULT_GOAL := help
+unexport VIRTUAL_ENV  # a virtual environment of somebody else is not ours
+
+UV := $(shell command -v uv 2>/dev/null)
+ifeq ($(UV),)
+UV := .tools/bin/uv
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+endif
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo 'make demo   generate a service, start it, and see its tasks done'
+	@echo '            (make demo ANSWERS="project_type=django broker=rabbitmq")'
+	@echo 'make test   the tests of the template (make test ARGS="-k licence")'
+	@echo 'make lint   ruff and mypy'
+	@echo 'make clean  remove what the other commands brought'
+
+demo: $(UV)
+	@$(UV) run --quiet python demo.py $(ANSWERS)
+
+test: $(UV)
+	$(UV) run --quiet pytest --numprocesses=auto $(ARGS)
+
+lint: $(UV)
+	$(UV) run --quiet ruff check
+	$(UV) run --quiet ruff format --check
+	$(UV) run --quiet mypy
+
+clean:
+	rm -rf .tools .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache uv.lock
+
+# The first Python that is new enough makes the environment: python3 may be an older one.
+.tools/bin/uv:
+	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+		$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+		$$python -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "$$python has no venv: install it (on Debian: apt-get install python3-venv)" >&2; \
+			exit 1; \
+		}; \
+		echo "Bringing uv into .tools/"; \
+		$$python -m venv .tools/venv && .tools/venv/bin/pip install --quiet uv || exit 1; \
+		mkdir -p .tools/bin && ln -sf ../venv/bin/uv .tools/bin/uv; \
+		exit 0; \
+	done; \
+	echo "Python 3.11 or newer is needed" >&2; exit 1
