@@ -1,0 +1,1 @@
+"""Bakes projects from the template, and judges what was baked."""

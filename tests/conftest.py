@@ -1,0 +1,204 @@
+"""Bakes, cached for the session, and the projects that come of them."""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from filelock import FileLock
+
+from tests import servers
+
+TEMPLATE = Path(__file__).parents[1]
+TIMEOUT = 300.0
+
+COMBINATIONS = [
+    {"project_type": project_type, "broker": broker, "result_backend": result_backend}
+    for project_type, broker, result_backend in itertools.product(
+        ["celery", "django"], ["redis", "rabbitmq"], ["redis", "database", "none"]
+    )
+]
+# What a generated project reads from the environment, and what would lead its commands astray.
+FOREIGN = {
+    *("ALLOWED_HOSTS", "DATABASE_URL", "DEBUG", "DJANGO_SETTINGS_MODULE", "SECRET_KEY"),
+    *("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MYPY_CACHE_DIR", "MYPYPATH", "PYTHONHOME", "PYTHONPATH"),
+    *("UV", "UV_PROJECT_ENVIRONMENT", "UV_RUN_RECURSION_DEPTH", "VIRTUAL_ENV"),
+}
+FOREIGN_PREFIXES = ("CELERY_", "COV_", "FLOWER_", "HYPOTHESIS_", "PYTEST_", "TEMPLATE_TESTS_")
+
+
+def name_of(answers: dict[str, str]) -> str:
+    """Return the name of a combination: ``celery-redis-none``."""
+    return "-".join(answers[key] for key in ("project_type", "broker", "result_backend"))
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment as somebody has it who generated a project and knows nothing of us."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name.removesuffix("_FILE") not in FOREIGN and not name.startswith(FOREIGN_PREFIXES)
+    }
+    uv = Path(os.environ.get("UV") or shutil.which("uv") or "uv")
+    ours = Path(sys.prefix) / "bin"
+    paths = [path for path in environment["PATH"].split(os.pathsep) if Path(path) != ours]
+    if not shutil.which("uv", path=os.pathsep.join(paths)):
+        paths.insert(0, str(uv.parent))
+    return environment | {"PATH": os.pathsep.join(paths)}
+
+
+class BakedProject:
+    """A directory that the template wrote."""
+
+    def __init__(self, path: Path, package: str) -> None:
+        """Know where it lies, and which package holds its Celery app."""
+        self.path = path
+        self.package = package
+
+    def files(self) -> set[str]:
+        """Return the names of all files, caches and environments left out."""
+        tops = {".venv", ".ruff_cache", ".mypy_cache", ".pytest_cache", "uv.lock"}
+        return {
+            name.as_posix()
+            for path in self.path.rglob("*")
+            if path.is_file()
+            and (name := path.relative_to(self.path)).parts[0] not in tops
+            and "__pycache__" not in name.parts
+        }
+
+    def read(self, name: str) -> str:
+        """Return the text of a file."""
+        return (self.path / name).read_text(encoding="utf-8")
+
+    def run(
+        self,
+        *command: str | Path,
+        env: dict[str, str] | None = None,
+        timeout: float = TIMEOUT,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the project, in a clean environment; show what it said if it fails."""
+        try:
+            done = subprocess.run(
+                [str(word) for word in command],
+                cwd=self.path,
+                env=clean_environment() | (env or {}),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            pytest.fail(f"{command} not done in {timeout} s\n{error.stdout!r}\n{error.stderr!r}")
+        if check and done.returncode:
+            words = " ".join(done.args)
+            pytest.fail(f"{words}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def sync(self) -> None:
+        """Install what the project needs into its own environment."""
+        self.run("uv", "sync", "--quiet", env={"UV_HTTP_TIMEOUT": "120"})
+
+
+Bake: TypeAlias = Callable[..., BakedProject]
+
+
+def pytest_configure() -> None:
+    """Make the directory that all processes of a session share; its first process owns it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        shared = Path(tempfile.mkdtemp(prefix="template-tests-"))
+        (shared / servers.SESSION).write_text(str(os.getpid()))
+        os.environ[servers.SHARED] = str(shared)
+
+
+def pytest_unconfigure() -> None:
+    """Stop the server of the session, and leave nothing behind."""
+    if "PYTEST_XDIST_WORKER" not in os.environ and servers.SHARED in os.environ:
+        shared = servers.shared_directory()
+        del os.environ[servers.SHARED]
+        servers.stop_rabbitmq(shared)
+        shutil.rmtree(shared, ignore_errors=True)
+
+
+@pytest.fixture(params=COMBINATIONS, ids=name_of)
+def answers(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Return each of the twelve combinations in turn."""
+    return dict(request.param)
+
+
+@pytest.fixture(scope="session")
+def bake(cookies_session: Any) -> Bake:  # noqa: ANN401
+    """Bake a project, once for the same answers; a refusal is raised. Not to be changed."""
+    cache: dict[tuple[tuple[str, str], ...], BakedProject] = {}
+
+    def bake(**answers: str) -> BakedProject:
+        key = tuple(sorted(answers.items()))
+        if key not in cache:
+            result = cookies_session.bake(extra_context=answers)
+            if result.exception:
+                raise result.exception
+            cache[key] = BakedProject(result.project_path, result.context["__package"])
+        return cache[key]
+
+    return bake
+
+
+@pytest.fixture
+def project(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Bake:
+    """Give a fresh copy of a bake, for a test that changes it."""
+
+    def project(**answers: str) -> BakedProject:
+        baked = bake(**answers)
+        path = tmp_path_factory.mktemp("project") / baked.path.name
+        shutil.copytree(baked.path, path, symlinks=True)
+        return BakedProject(path, baked.package)
+
+    return project
+
+
+@pytest.fixture(scope="session")
+def synced(bake: Bake) -> Bake:
+    """Give an installed project, one for all processes of the session. Its files stay as they are.
+
+    Several tests can run in it at once: what they write (results, a database) belongs elsewhere.
+    """
+
+    def synced(**answers: str) -> BakedProject:
+        baked = bake(**answers)
+        key = json.dumps(answers, sort_keys=True).encode()
+        home = servers.shared_directory() / "synced" / hashlib.sha256(key).hexdigest()[:16]
+        shared = BakedProject(home / baked.path.name, baked.package)
+        home.mkdir(parents=True, exist_ok=True)
+        with FileLock(home / "lock"):
+            if not (home / "done").exists():
+                shutil.rmtree(shared.path, ignore_errors=True)
+                shutil.copytree(baked.path, shared.path, symlinks=True)
+                shared.sync()
+                (home / "done").touch()
+        return shared
+
+    return synced
+
+
+@pytest.fixture
+def addresses() -> Iterator[Callable[[dict[str, str]], dict[str, str]]]:
+    """Start the servers that answers need, for one test; give the variables that point to them."""
+    with contextlib.ExitStack() as stack:
+
+        def addresses(answers: dict[str, str]) -> dict[str, str]:
+            broker = answers.get("broker", "redis")
+            result_backend = answers.get("result_backend", "redis")
+            return stack.enter_context(servers.addresses(broker, result_backend))
+
+        yield addresses
