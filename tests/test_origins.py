@@ -1,0 +1,247 @@
+"""A project comes from the questions, from a git repository, or from an update of the template."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pexpect
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = Path(sys.executable).parent
+TEMPLATE = (
+    "cookiecutter.json",
+    "local_extensions.py",
+    "hooks",
+    "templates",
+    "{{cookiecutter.project_slug}}",
+)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> dict[str, str]:
+    """Return the environment of a person who has never used cookiecutter, in a fresh home."""
+    directory = tmp_path / "home"
+    directory.mkdir()
+    return {
+        "HOME": str(directory),
+        "XDG_CONFIG_HOME": str(directory),
+        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+        "LANG": "C.UTF-8",
+        "TERM": "dumb",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": "user.name",
+        "GIT_CONFIG_VALUE_0": "Ada",
+        "GIT_CONFIG_KEY_1": "user.email",
+        "GIT_CONFIG_VALUE_1": "ada@example.org",
+    }
+
+
+def run(*command: str, cwd: Path, env: dict[str, str]) -> str:
+    """Run ``command`` and return what it printed; its failure is the test's."""
+    done = subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@dataclass
+class Person:
+    """Somebody at a terminal who answers the questions of the template."""
+
+    terminal: "pexpect.spawn[str]"
+
+    def answers(self, question: str, answer: str) -> None:
+        """Wait until ``question`` is asked, with its default in brackets, and type ``answer``."""
+        self.terminal.expect(rf"{question}[^\n]*(?:\n[^\[][^\n]*)*\([^)\n]*\): ")
+        self.terminal.sendline(answer)
+
+    def reads_on(self) -> str:
+        """Return what is printed up to the end."""
+        self.terminal.expect(pexpect.EOF)
+        self.terminal.close()
+        assert self.terminal.before is not None
+        return self.terminal.before.replace("\r\n", "\n")
+
+
+@pytest.fixture
+def person(tmp_path: Path, home: dict[str, str]) -> Iterator[Person]:
+    """Return a person who has just typed the command, in an empty directory."""
+    out = tmp_path / "out"
+    out.mkdir()
+    terminal = pexpect.spawn(
+        str(SCRIPTS / "cookiecutter"),
+        [str(ROOT)],
+        cwd=str(out),
+        env=home,  # type: ignore[arg-type]  # the stubs want os.environ itself
+        encoding="utf-8",
+        dimensions=(50, 200),
+        timeout=120,
+    )
+    yield Person(terminal)
+    terminal.close(force=True)
+
+
+def test_a_person_answers_the_questions(person: Person, tmp_path: Path) -> None:
+    person.answers("Name of the service", "Night Shop")
+    person.answers("Name of its directory", "")
+    person.answers("What it does", "")
+    person.answers("Your name", "Zoë O'Neil")
+    person.answers("An address", "")
+    person.answers("What kind of project", "7")  # there is no such choice: asked again
+    person.answers("What kind of project", "2")
+    person.answers("Which broker", "2")
+    person.answers("Where results", "1")
+    person.answers("Time zone", "Europe/Berlin")
+    person.answers("License", "3")
+    last = person.reads_on()
+
+    assert person.terminal.exitstatus == 0
+    assert "cd night_shop" in last
+    assert "Traceback" not in last
+    project = tmp_path / "out" / "night_shop"
+    assert (project / "night_shop" / "celery.py").is_file()
+    assert "Europe/Berlin" in (project / "night_shop" / "settings.py").read_text("utf-8")
+    assert "Zoë O'Neil" in (project / "LICENSE").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "slug", "reason"),
+    [
+        ("Night Shop", "night-shop", 'project_slug: "night-shop" is no package name'),
+        ("Night Shop", "../shop", 'project_slug: "../shop" is no package name'),
+        ("Celery", "", 'project_slug: "celery" would hide the module of that name'),
+        ("日本", "import", 'project_slug: "import" is a word of Python itself'),
+    ],
+)
+def test_a_bad_slug_is_refused_right_at_its_question(
+    person: Person, tmp_path: Path, name: str, slug: str, reason: str
+) -> None:
+    person.answers("Name of the service", name)
+    person.answers("Name of its directory", slug)
+    lines = person.reads_on().strip().splitlines()
+
+    assert person.terminal.exitstatus == 1
+    assert lines[-1].startswith(reason)
+    assert len(lines) <= 2, lines  # the typed answer, and one line
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_near_miss_of_a_time_zone_is_refused_with_a_hint(person: Person) -> None:
+    person.answers("Name of the service", "Night Shop")
+    for question in ("Name of its directory", "What it does", "Your name", "An address"):
+        person.answers(question, "")
+    for question in ("What kind of project", "Which broker", "Where results"):
+        person.answers(question, "1")
+    person.answers("Time zone", "Europe/Berln")
+    last = person.reads_on().strip().splitlines()[-1]
+
+    assert person.terminal.exitstatus == 1
+    assert last.endswith("did you mean Europe/Berlin?") or "Europe/Berlin" in last
+
+
+@dataclass
+class Origin:
+    """A bare git repository of the template, and the work tree that is pushed to it."""
+
+    url: str
+    tree: Path
+    env: dict[str, str]
+
+    def release(self, tag: str) -> None:
+        """Commit what is in the work tree, and publish it under ``tag``."""
+        run("git", "add", "--all", "--force", cwd=self.tree, env=self.env)
+        run("git", "commit", "--quiet", "-m", tag, cwd=self.tree, env=self.env)
+        run("git", "tag", tag, cwd=self.tree, env=self.env)
+        run("git", "push", "--quiet", self.url, "main", tag, cwd=self.tree, env=self.env)
+
+
+@pytest.fixture
+def origin(tmp_path: Path, home: dict[str, str]) -> Origin:
+    """Return a bare repository that holds the template as it is now under the tag v1.0.0."""
+    tree, bare = tmp_path / "tree", tmp_path / "celery-template.git"
+    tree.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", "uv.lock")
+    for name in TEMPLATE:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+        else:
+            shutil.copy(ROOT / name, tree / name)
+    for command in (
+        ("git", "init", "--quiet", "--bare", "--initial-branch=main", str(bare)),
+        ("git", "init", "--quiet", "--initial-branch=main", str(tree)),
+    ):
+        run(*command, cwd=tmp_path, env=home)
+    made = Origin(bare.as_uri(), tree, home)
+    made.release("v1.0.0")
+    return made
+
+
+def change(path: Path, old: str, new: str) -> None:
+    """Replace ``old``, which is in the file at ``path``, with ``new``."""
+    text = path.read_text("utf-8")
+    assert old in text, path
+    path.write_text(text.replace(old, new), "utf-8")
+
+
+def test_a_project_comes_from_a_tag_of_a_git_repository(
+    origin: Origin, tmp_path: Path, home: dict[str, str]
+) -> None:
+    inside = origin.tree / "{{cookiecutter.project_slug}}"
+    (inside / "of_the_second_release.txt").write_text("new\n", "utf-8")
+    origin.release("v2.0.0")
+    made = {}
+    for tag in ("v1.0.0", "v2.0.0"):
+        out = tmp_path / tag
+        command = ["cookiecutter", "--no-input", origin.url, "--checkout", tag, "-o", str(out)]
+        run(*command, "project_name=Night Shop", "project_type=django", cwd=tmp_path, env=home)
+        made[tag] = {file.relative_to(out) for file in out.rglob("*") if file.is_file()}
+
+    assert Path("night_shop/night_shop/celery.py") in made["v1.0.0"]
+    assert made["v2.0.0"] - made["v1.0.0"] == {Path("night_shop/of_the_second_release.txt")}
+
+
+def test_a_project_comes_from_a_file_of_answers(tmp_path: Path, home: dict[str, str]) -> None:
+    answers = {"project_name": "Night Shop", "broker": "rabbitmq", "result_backend": "none"}
+    file = tmp_path / "answers.json"
+    file.write_text(json.dumps({"cookiecutter": answers}), "utf-8")
+    run("cookiecutter", str(ROOT), "--replay-file", str(file), cwd=tmp_path, env=home)
+
+    assert "amqp://" in (tmp_path / "night_shop" / ".env.example").read_text("utf-8")
+
+
+def test_an_update_keeps_what_the_owner_wrote(
+    origin: Origin, tmp_path: Path, home: dict[str, str]
+) -> None:
+    answers = json.dumps({"project_name": "Night Shop", "result_backend": "none"})
+    command = ["cruft", "create", origin.url, "--checkout", "v1.0.0", "--no-input"]
+    run(*command, "--extra-context", answers, cwd=tmp_path, env=home)
+    project = tmp_path / "night_shop"
+    files = {file for file in project.rglob("*") if file.is_file()}
+    for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "Begin"]):
+        run(*command, cwd=project, env=home)
+
+    owners = "\n\ndef owned() -> str:\n    return 'by its owner'\n"
+    tasks = project / "celery_app" / "tasks.py"
+    tasks.write_text(tasks.read_text("utf-8") + owners, "utf-8")
+    run("git", "commit", "--quiet", "--all", "-m", "Mine", cwd=project, env=home)
+
+    inside = origin.tree / "{{cookiecutter.project_slug}}"
+    change(inside / ".gitignore", ".env\n", ".env\nof-the-second-release/\n")
+    (inside / "SECURITY.md").write_text("Write to {{cookiecutter.project_name}}.\n", "utf-8")
+    origin.release("v2.0.0")
+    run("cruft", "update", "--skip-apply-ask", "--checkout", "v2.0.0", cwd=project, env=home)
+
+    assert tasks.read_text("utf-8").endswith(owners)
+    assert "of-the-second-release/" in (project / ".gitignore").read_text("utf-8")
+    assert (project / "SECURITY.md").read_text("utf-8") == "Write to Night Shop.\n"
+    now = {file for file in project.rglob("*") if file.is_file() and ".git" not in file.parts}
+    assert now == files | {project / "SECURITY.md"}  # nothing rejected, nothing that was dropped
+    run("cruft", "check", "--checkout", "v2.0.0", cwd=project, env=home)
