@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pexpect
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
@@ -80,7 +81,7 @@ def person(tmp_path: Path, home: dict[str, str]) -> Iterator[Person]:
         str(SCRIPTS / "cookiecutter"),
         [str(ROOT)],
         cwd=str(out),
-        env=home,  # type: ignore[arg-type]  # the stubs want os.environ itself
+        env=home,
         encoding="utf-8",
         dimensions=(50, 200),
         timeout=120,
@@ -210,11 +211,17 @@ def test_a_project_comes_from_a_tag_of_a_git_repository(
 
 def test_a_project_comes_from_a_file_of_answers(tmp_path: Path, home: dict[str, str]) -> None:
     answers = {"project_name": "Night Shop", "broker": "rabbitmq", "result_backend": "none"}
-    file = tmp_path / "answers.json"
-    file.write_text(json.dumps({"cookiecutter": answers}), "utf-8")
-    run("cookiecutter", str(ROOT), "--replay-file", str(file), cwd=tmp_path, env=home)
+    file = tmp_path / "answers.yaml"
+    file.write_text(yaml.safe_dump({"default_context": answers}), "utf-8")
+    command = ["cookiecutter", "--no-input", "--config-file", str(file), str(ROOT)]
+    run(*command, cwd=tmp_path, env=home)
+    first = (tmp_path / "night_shop" / ".env.example").read_text("utf-8")
+    assert "amqp://" in first
 
-    assert "amqp://" in (tmp_path / "night_shop" / ".env.example").read_text("utf-8")
+    # And once more from what cookiecutter has kept of the last run.
+    shutil.rmtree(tmp_path / "night_shop")
+    run("cookiecutter", "--replay", str(ROOT), cwd=tmp_path, env=home)
+    assert (tmp_path / "night_shop" / ".env.example").read_text("utf-8") == first
 
 
 def test_an_update_keeps_what_the_owner_wrote(
