@@ -27,11 +27,11 @@ def make_demo(temporary: Path, answers: str = "") -> "subprocess.CompletedProces
 
 
 def left_in(directory: Path) -> list[str]:
-    """Return the processes that run in ``directory`` or were started for it."""
+    """Return the processes that still run in ``directory`` or were started for it."""
     found = []
     for process in psutil.process_iter():
         try:
-            if directory.name in f"{process.cwd()} {process.cmdline()}":
+            if str(directory) in f"{process.cwd()} {process.cmdline()}":
                 found.append(" ".join(process.cmdline()))
         except psutil.Error:
             continue

@@ -66,7 +66,6 @@ def plain(synced: Bake) -> Iterator[Service]:
         yield service
 
 
-@pytest.mark.xdist_group("tutorial-plain")
 def test_a_task_is_asynchronous_with_delay_and_nobody_waits_for_it(plain: Service) -> None:
     lines = plain.python("""
 from celery_app import tasks
@@ -81,7 +80,6 @@ print(slow.get(timeout=100))
     assert lines.splitlines() == ["False", "5", "{'pages': 10}"]
 
 
-@pytest.mark.xdist_group("tutorial-plain")
 def test_redis_is_broker_and_result_store_in_different_databases(plain: Service) -> None:
     task = plain.python(SEND + "r = tasks.add.delay(2, 3); r.get(timeout=100); print(r.id)")
 
@@ -96,7 +94,6 @@ def test_redis_is_broker_and_result_store_in_different_databases(plain: Service)
         assert not results.keys("*_kombu.binding*")
 
 
-@pytest.mark.xdist_group("tutorial-plain")
 def test_app_py_sends_tasks_and_shows_them_finish(plain: Service) -> None:
     lines = plain.run("uv", "run", "python", "app.py").stdout.splitlines()
 
@@ -182,19 +179,16 @@ scheduler.close()
         yield Schedule(service, worker, service.beat())
 
 
-@pytest.mark.xdist_group("tutorial-schedule")
 def test_the_configuration_is_a_module_of_its_own(schedule: Schedule) -> None:
     # Its owner has set worker_prefetch_multiplier to 3, the worker has two processes.
     assert schedule.service.python(PREFETCH_COUNT.format("celery_app")) == "6"
 
 
-@pytest.mark.xdist_group("tutorial-schedule")
 def test_a_timedelta_schedule_sends_its_task_again_and_again(schedule: Schedule) -> None:
     schedule.beat.wait_for("Sending due task every-five-minutes", times=3)
     schedule.worker.wait_for("every five minutes", times=3)
 
 
-@pytest.mark.xdist_group("tutorial-schedule")
 def test_a_crontab_schedule_goes_by_the_clock_of_a_time_zone_other_than_utc(
     schedule: Schedule,
 ) -> None:
@@ -202,7 +196,6 @@ def test_a_crontab_schedule_goes_by_the_clock_of_a_time_zone_other_than_utc(
     schedule.worker.wait_for(r"It is \S+\+05:30, every morning")
 
 
-@pytest.mark.xdist_group("tutorial-schedule")
 def test_beat_runs_as_a_process_of_its_own(schedule: Schedule) -> None:
     schedule.beat.wait_for("Sending due task")
 
@@ -210,7 +203,6 @@ def test_beat_runs_as_a_process_of_its_own(schedule: Schedule) -> None:
     assert "Sending due task" not in schedule.worker.output
 
 
-@pytest.mark.xdist_group("tutorial-schedule")
 def test_beat_runs_inside_the_worker(hasty: BakedProject) -> None:
     with (
         servers.addresses("redis", "none") as env,
@@ -259,26 +251,22 @@ def site(bake: Bake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]
         yield Site(service, service.worker(), service.web())
 
 
-@pytest.mark.xdist_group("tutorial-django")
 def test_django_configures_celery_in_the_namespace_celery(site: Site) -> None:
     # Its owner has set CELERY_WORKER_PREFETCH_MULTIPLIER to 3, the worker has two processes.
     assert site.shell(PREFETCH_COUNT.format(f"{site.service.project.package}.celery")) == "6"
 
 
-@pytest.mark.xdist_group("tutorial-django")
 def test_autodiscovery_finds_the_tasks_of_an_app_that_was_added(site: Site) -> None:
     # The worker lists the tasks it knows.
     site.worker.wait_for(r"\. letters\.tasks\.stamp\b")
     site.worker.wait_for(r"\. jobs\.tasks\.add\b")
 
 
-@pytest.mark.xdist_group("tutorial-django")
 def test_a_shared_task_is_done_by_the_worker(site: Site) -> None:
     code = "from letters.tasks import stamp; print(stamp.delay('Dear Ada').get(timeout=100))"
     assert site.shell(code) == "Dear Ada, stamped"
 
 
-@pytest.mark.xdist_group("tutorial-django")
 def test_a_view_enqueues_and_answers_json(site: Site) -> None:
     status, answer = request(f"{site.url}/jobs/add/", {"x": 2, "y": 3})
     assert status == HTTPStatus.ACCEPTED
