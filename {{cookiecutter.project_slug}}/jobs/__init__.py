@@ -1,0 +1,1 @@
+"""Jobs: what the service does in the background, and its addresses on the web."""

