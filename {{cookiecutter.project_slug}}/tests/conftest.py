@@ -110,7 +110,7 @@ def worker_environment(django_db_setup: None) -> dict[str, str]:  # noqa: ARG001
     """Return the environment of a worker that keeps results in the tests' database."""
     url = urlsplit(os.environ.get("DATABASE_URL", "sqlite:///"))
     name = connection.settings_dict["NAME"]
-    return {"DATABASE_URL": url._replace(path=f"/{name}").geturl()}
+    return {"DATABASE_URL": f"{url.scheme}://{url.netloc}/{name}"}
 #% else
 
 

@@ -33,7 +33,8 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     #% else
     broker = app.connection_for_write("amqp://guest:guest@localhost:1//")
     #% endif
-    monkeypatch.setattr(tasks.add, "apply_async", partial(tasks.add.apply_async, connection=broker))
+    send = partial(tasks.add.apply_async, connection=broker)  # type: ignore[call-arg]
+    monkeypatch.setattr(tasks.add, "apply_async", send)
 
 
 def test_a_job_is_queued_and_its_state_can_be_asked_for(client: Client, worker: Worker) -> None:

@@ -90,8 +90,10 @@ class Worker(Process):
     def __init__(self, log: Path, *options: str, **environment: str) -> None:
         """Prepare to run a worker with more ``options`` of Celery's command."""
         #= celery = ("-m", "celery", "-A", "{{ cookiecutter.__package }}", "worker")
+        # Two workers on one machine need two names.
+        name = ("--hostname", f"{log.stem}@localhost")
         always = ("--loglevel", "INFO", "--concurrency", "2", "--without-mingle")
-        super().__init__(log, *celery, *always, *options, **environment)
+        super().__init__(log, *celery, *name, *always, *options, **environment)
 
     def __enter__(self) -> Self:
         """Start it, and wait until it takes tasks."""

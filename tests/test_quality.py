@@ -1,0 +1,151 @@
+"""Ruff, mypy and Django have nothing to say about what is generated."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import COMBINATIONS, Bake, BakedProject, name_of
+
+# The longest slug, and texts as long and as odd as they may be.
+AWKWARD = {
+    "project_name": """The "Ünusual" Service's \\ name: 100 % of it, """ + "very " * 30,
+    "project_slug": "a_service_with_the_longest_slug_",
+    "description": 'It is """long""", \\N, {odd} and ' + "長い " * 40,
+    "author_name": "Zoë O'Brien \\ Søn & Co",
+    "author_email": "zoe+jobs@example.org",
+    "timezone": "America/Argentina/ComodRivadavia",
+    "license": "Proprietary",
+}
+assert len(AWKWARD["project_slug"]) == 32
+
+
+def variants(flavour: str) -> list[object]:
+    """Return the combinations of a flavour, and one with awkward answers."""
+    mine = [each for each in COMBINATIONS if each["project_type"] == flavour]
+    return [
+        *[pytest.param(each, id=name_of(each)) for each in mine],
+        *[pytest.param(each | AWKWARD, id=f"awkward-{name_of(each)}") for each in mine[::3]],
+    ]
+
+
+def imports(source: str) -> set[str]:
+    """Return the top names of what a module imports from elsewhere."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(str(node.module).partition(".")[0])
+    return names
+
+
+BOTH = [*variants("celery"), *variants("django")]
+
+
+@pytest.mark.parametrize("answers", BOTH)
+def test_ruff_finds_nothing_to_say(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    ruff = (sys.executable, "-m", "ruff")
+    project.run(*ruff, "check", "--no-cache")
+    project.run(*ruff, "format", "--check", "--diff", "--no-cache")
+
+
+def check_types(project: BakedProject, workshop: Path, cache: Path) -> None:
+    """Run mypy as the project configures it; what it learns of libraries serves all projects."""
+    mypy = (workshop / "bin" / "mypy", "--cache-dir", cache)
+    said = project.run(*mypy, ".").stdout
+    assert said.startswith("Success: no issues found in "), said
+
+
+@pytest.mark.xdist_group("mypy-celery")
+@pytest.mark.parametrize("answers", variants("celery"))
+def test_the_types_of_a_plain_project_hold(
+    bake: Bake, workshop: Path, mypy_cache: Path, answers: dict[str, str]
+) -> None:
+    check_types(bake(**answers), workshop, mypy_cache / "celery")
+
+
+@pytest.mark.xdist_group("mypy-django")
+@pytest.mark.parametrize("answers", variants("django"))
+def test_the_types_of_a_django_project_hold(
+    bake: Bake, workshop: Path, mypy_cache: Path, answers: dict[str, str]
+) -> None:
+    check_types(bake(**answers), workshop, mypy_cache / "django")
+
+
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a directory for what mypy knows; each process of the tests has its own."""
+    return tmp_path_factory.mktemp("mypy")
+
+
+@pytest.fixture
+def manage(workshop: Path, project: Bake) -> Callable[..., str]:
+    """Return a function that runs a command of Django's in a fresh project."""
+
+    def manage(answers: dict[str, str], *words: str, **env: str) -> str:
+        fresh = project(**answers)
+        python = (workshop / "bin" / "python", "-W", "error")
+        done = fresh.run(*python, "manage.py", *words, env=env)
+        return done.stdout + done.stderr
+
+    return manage
+
+
+@pytest.mark.parametrize("answers", variants("django"))
+def test_django_deploys_without_a_warning(
+    manage: Callable[..., str], answers: dict[str, str]
+) -> None:
+    said = manage(
+        answers,
+        *("check", "--deploy", "--fail-level", "WARNING"),
+        DEBUG="0",
+        SECRET_KEY="a long and random key: " + "0123456789abcdef" * 4,
+        ALLOWED_HOSTS="jobs.example.org",
+    )
+    assert "no issues" in said
+
+
+@pytest.mark.parametrize("answers", variants("django"))
+def test_no_migration_is_missing(manage: Callable[..., str], answers: dict[str, str]) -> None:
+    assert "No changes detected" in manage(answers, "makemigrations", "--check", "--dry-run")
+
+
+def test_production_without_a_secret_key_does_not_start(workshop: Path, bake: Bake) -> None:
+    project = bake(project_type="django")
+    command = (workshop / "bin" / "python", "manage.py", "check")
+    done = project.run(*command, env={"DEBUG": "0", "ALLOWED_HOSTS": "example.org"}, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("SECRET_KEY is not set")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_every_dependency_is_imported_and_every_import_is_a_dependency(
+    bake: Bake, answers: dict[str, str]
+) -> None:
+    project = bake(**answers)
+    service = [
+        name
+        for name in project.files()
+        if name.endswith(".py") and not name.startswith("tests/") and name != "broker.py"
+    ]
+    imported = set().union(*(imports(project.read(name)) for name in service))
+    if any(
+        '"django_celery_results",' in project.read(name) for name in service
+    ):  # an app of Django
+        imported.add("django_celery_results")
+    ours = {project.package, "app", "jobs", "celery_app"}
+    of_celery = {"kombu", "redis"}
+    third = imported - sys.stdlib_module_names - ours - of_celery
+    dependencies = tomllib.loads(project.read("pyproject.toml"))["project"]["dependencies"]
+    names = {re.split(r"[^\w-]", dependency)[0].replace("-", "_") for dependency in dependencies}
+    assert names - {"tzdata"} == third
+
+
+def test_the_awkward_answers_reach_the_readme(bake: Bake) -> None:
+    assert "Ünusual" in bake(**AWKWARD).read("README.md").splitlines()[0]

@@ -1,0 +1,222 @@
+"""The exact files of each combination, with no trace of the template in them."""
+
+import ast
+import hashlib
+import itertools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import COMBINATIONS, TEMPLATE, Bake, BakedProject
+
+SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
+QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text())
+ASKED = [name for name in QUESTIONS if not name.startswith("_")]
+CHOICES = {name: QUESTIONS[name] for name in ASKED if isinstance(QUESTIONS[name], list)}
+
+COMMON = {
+    *(".editorconfig", ".env.example", ".gitignore", ".pre-commit-config.yaml"),
+    *("LICENSE", "Procfile", "README.md", "broker.py", "pyproject.toml"),
+    "{package}/__init__.py",
+    *("tests/__init__.py", "tests/conftest.py", "tests/worker.py"),
+    *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
+}
+# What an answer adds to them.
+ADDED: dict[str, dict[str, set[str]]] = {
+    "project_type": {
+        "celery": {
+            *("app.py", "tests/test_app.py"),
+            *("{package}/celeryconfig.py", "{package}/tasks.py"),
+        },
+        "django": {
+            *("manage.py", "tests/test_views.py"),
+            *(f"{{package}}/{name}.py" for name in ("asgi", "celery", "settings", "urls", "wsgi")),
+            *(f"jobs/{name}.py" for name in ("__init__", "apps", "models", "tasks", "urls")),
+            *("jobs/views.py", "jobs/migrations/__init__.py", "jobs/migrations/0001_initial.py"),
+        },
+    },
+    "broker": {"redis": set(), "rabbitmq": set()},
+    "result_backend": {"redis": set(), "database": set(), "none": set()},
+}
+
+# Settings that are not the same in both flavours, and why.
+DIFFERENCES = {
+    "beat_schedule": "the tasks are those of celery_app.tasks, or of the Django app jobs",
+    "include": "the plain app names its module of tasks, Django's finds those of its apps",
+    "result_backend": "with a database: SQLAlchemy, or Django's own tables",
+    "result_extended": "django-celery-results shows the task of a result",
+}
+
+
+def digest(project: BakedProject) -> dict[str, str]:
+    """Return what identifies every file of a project."""
+    return {
+        name: hashlib.sha256((project.path / name).read_bytes()).hexdigest()
+        for name in sorted(project.files())
+    }
+
+
+def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    expected = COMMON.union(*(ADDED[question][answer] for question, answer in answers.items()))
+    assert project.files() == {name.format(package=project.package) for name in expected}
+
+
+def test_no_trace_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    for name in project.files():
+        text = project.read(name)
+        assert not re.search(r"\{\{|\{%|\{#|^\s*#[%=] |cookiecutter\.", text, re.MULTILINE), name
+
+
+def test_no_condition_left_a_gap(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    for name in project.files():
+        text = project.read(name)
+        if name.endswith("__init__.py") and not text:
+            continue
+        gap = "\n\n\n\n" if name.endswith(".py") else "\n\n\n"
+        assert gap not in text, name
+        assert text.endswith("\n"), name
+        assert not text.endswith("\n\n"), name
+        assert not text.startswith("\n"), name
+        assert not re.search(r"[ \t\r]$", text, re.MULTILINE), name
+        assert not re.search(r"[\[{(]\n\n|\n\n[ \t]*[\]})]", text), name
+
+
+def test_the_same_answers_give_the_same_bytes(cookies_session: Any, bake: Bake) -> None:  # noqa: ANN401
+    for answers in COMBINATIONS:
+        again = cookies_session.bake(extra_context=dict(reversed(answers.items())))
+        assert digest(BakedProject(again.project_path, "")) == digest(bake(**answers))
+
+
+def test_rendering_knows_neither_the_day_nor_the_place(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(author_name="Ada", author_email="ada@example.org", **answers)
+    for name in project.files():
+        text = project.read(name)
+        assert not re.search(r"(©|\(c\)|Copyright).*\b(19|20)\d\d\b", text), name
+        assert str(Path.home()) not in text, name
+        assert str(TEMPLATE) not in text, name
+
+
+def test_every_pruned_path_exists_in_the_template() -> None:
+    tree = ast.parse((TEMPLATE / "hooks" / "post_gen_project.py").read_text(encoding="utf-8"))
+    tables = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DROPPED"
+    ]
+    names = {"PACKAGE": "{{cookiecutter.__package}}"}
+    table = eval(compile(ast.Expression(tables[0]), "DROPPED", "eval"), names)  # noqa: S307
+    assert table
+    for question, answers in table.items():
+        assert set(answers) <= set(CHOICES[question])
+        for path in itertools.chain.from_iterable(answers.values()):
+            assert (SOURCE / path).exists(), path
+
+
+def test_the_python_files_of_the_template_parse_before_they_are_rendered() -> None:
+    files = [*SOURCE.rglob("*.py"), *TEMPLATE.glob("*.py"), *TEMPLATE.glob("hooks/*.py")]
+    assert len(files) > 20
+    for path in files:
+        ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def test_the_template_can_be_checked_out_on_windows() -> None:
+    for path in [*SOURCE.rglob("*"), *(TEMPLATE / "templates").rglob("*")]:
+        assert not re.search(r'["|<>:*?\\]', path.name), path
+        assert path.is_dir() or b"\r" not in path.read_bytes(), path
+
+
+def test_no_directory_of_the_template_has_a_conditional_name() -> None:
+    for path in [SOURCE, *SOURCE.rglob("*")]:
+        assert not path.is_dir() or "{%" not in path.name, path
+        assert not path.is_dir() or " if " not in path.name, path
+
+
+def test_every_private_fact_is_used() -> None:
+    files = [path for path in SOURCE.rglob("*") if path.is_file()]
+    files += [*(TEMPLATE / "hooks").glob("*.py"), *(TEMPLATE / "templates").rglob("*")]
+    texts = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
+    texts += [value for value in QUESTIONS.values() if isinstance(value, str)]
+    facts = [
+        name
+        for name, value in QUESTIONS.items()
+        if name.startswith("__") and name != "__prompts__" and "checked_" not in str(value)
+    ]
+    assert facts
+    for fact in facts:
+        uses = re.compile(rf"cookiecutter\.{fact}\b|\"{fact}\"")
+        assert any(uses.search(text) for text in texts), fact
+
+
+def test_every_question_has_a_prompt_and_every_choice_a_label() -> None:
+    prompts = QUESTIONS["__prompts__"]
+    assert set(prompts) == set(ASKED)
+    for question, choices in CHOICES.items():
+        assert list(prompts[question]) == ["__prompt__", *choices]
+
+
+def test_every_free_answer_is_checked_straight_after_its_question() -> None:
+    names = list(QUESTIONS)
+    for question in ASKED:
+        if question not in CHOICES:
+            following = names[names.index(question) + 1]
+            assert f"cookiecutter.{question} | checked_" in QUESTIONS[following], question
+
+
+@pytest.mark.parametrize("license_name", CHOICES["license"])
+def test_each_licence_names_its_holder_and_no_year(bake: Bake, license_name: str) -> None:
+    project = bake(license=license_name, author_name="Ada Lovelace")
+    text = project.read("LICENSE")
+    # Apache's text is the same for everybody.
+    assert "Ada Lovelace" in text or license_name == "Apache-2.0"
+    assert not re.search(r"Copyright.*\b20\d\d\b", text)
+    metadata = project.read("pyproject.toml")
+    shown = "LicenseRef-Proprietary" if license_name == "Proprietary" else license_name
+    assert f'license = "{shown}"' in metadata
+
+
+def test_the_sample_environment_lists_every_variable_that_is_read(
+    bake: Bake, answers: dict[str, str]
+) -> None:
+    project = bake(**answers)
+    sources = "".join(project.read(name) for name in project.files() if name.endswith(".py"))
+    read = set(re.findall(r"\benv\.?\w*\(\s*\"([A-Z][A-Z_]+)\"", sources))
+    listed = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", project.read(".env.example"), re.MULTILINE))
+    assert read == listed
+
+
+CONFIGURATION = """
+import importlib, json, sys
+from celery.app.defaults import flatten, NAMESPACES
+module = importlib.import_module(sys.argv[1])
+app = getattr(module, "app", None) or module.celery_app
+print(json.dumps({name: repr(app.conf[name]) for name, _ in flatten(NAMESPACES)}))
+"""
+
+
+@pytest.mark.parametrize("result_backend", ["redis", "database", "none"])
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_both_flavours_have_the_same_effective_configuration(
+    bake: Bake, workshop: Path, broker: str, result_backend: str
+) -> None:
+    configurations = []
+    for project_type in ("celery", "django"):
+        project = bake(project_type=project_type, broker=broker, result_backend=result_backend)
+        python = workshop / "bin" / "python"
+        done = project.run(python, "-W", "error", "-c", CONFIGURATION, project.package)
+        configurations.append(json.loads(done.stdout))
+    plain, django = configurations
+    assert plain["task_acks_late"] == "True"
+    different = {name for name in plain if plain[name] != django[name]}
+    assert different <= set(DIFFERENCES)
+    assert (
+        django["beat_schedule"].replace("jobs.tasks.", "celery_app.tasks.")
+        == plain["beat_schedule"]
+    )
+    if result_backend != "database":
+        assert "result_backend" not in different
