@@ -23,6 +23,9 @@ COMMON = {
     "{package}/__init__.py",
     *("tests/__init__.py", "tests/conftest.py", "tests/worker.py"),
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
+    *("tests/fault_tasks.py", "tests/test_faults.py"),
+    *(f"{{package}}/{name}.py" for name in ("dead_letters", "health", "heartbeat")),
+    *("{package}/poison.py", "{package}/reliability.py"),
 }
 # What an answer adds to them.
 ADDED: dict[str, dict[str, set[str]]] = {
@@ -45,8 +48,10 @@ ADDED: dict[str, dict[str, set[str]]] = {
 # Settings that are not the same in both flavours, and why.
 DIFFERENCES = {
     "beat_schedule": "the tasks are those of celery_app.tasks, or of the Django app jobs",
+    "beat_scheduler": "the package that both keep it in is named after the Django project",
     "include": "the plain app names its module of tasks, Django's finds those of its apps",
     "result_backend": "with a database: SQLAlchemy, or Django's own tables",
+    "worker_consumer": "as beat_scheduler",
     "result_extended": "django-celery-results shows the task of a result",
 }
 
@@ -185,7 +190,8 @@ def test_the_sample_environment_lists_every_variable_that_is_read(
 ) -> None:
     project = bake(**answers)
     sources = "".join(project.read(name) for name in project.files() if name.endswith(".py"))
-    read = set(re.findall(r"\benv\.?\w*\(\s*\"([A-Z][A-Z_]+)\"", sources))
+    read = set(re.findall(r"\benv(?:iron)?\.?\w*\(\s*\"([A-Z][A-Z_]+)\"", sources))
+    read -= {"DJANGO_SETTINGS_MODULE"}  # it is set by the project itself
     listed = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", project.read(".env.example"), re.MULTILINE))
     assert read == listed
 

@@ -76,22 +76,29 @@ def valkey() -> Iterator[None]:
 
 
 #% endif
-@pytest.fixture(scope="session")
-#% if cookiecutter.__redis
-def broker(valkey: None) -> str:  # noqa: ARG001
-#% else
-def broker() -> str:
-#% endif
-#% if cookiecutter.broker == "redis"
-    """Return the URL of a running broker."""
-    return os.environ["CELERY_BROKER_URL"]
-#% else
-    """Return the URL of a running broker; without one, skip the tests that need it."""
+#% if cookiecutter.broker == "rabbitmq"
+def require_rabbitmq() -> None:
+    """Skip the tests that need a broker where none answers."""
     with app.connection_for_write(connect_timeout=5) as broker:
         try:
             broker.ensure_connection(max_retries=1)
         except OperationalError as error:
             pytest.skip(f"name a RabbitMQ in CELERY_BROKER_URL; at {broker.as_uri()}: {error}")
+
+
+#% endif
+@pytest.fixture(scope="session")
+#% if cookiecutter.__redis
+def broker(valkey: None) -> str:  # noqa: ARG001
+    """Return the URL of a running broker."""
+    #% if cookiecutter.broker == "rabbitmq"
+    require_rabbitmq()
+    #% endif
+    return os.environ["CELERY_BROKER_URL"]
+#% else
+def broker() -> str:
+    """Return the URL of a running broker."""
+    require_rabbitmq()
     return os.environ["CELERY_BROKER_URL"]
 #% endif
 #% if rows

@@ -59,7 +59,7 @@ def test_a_task_sent_while_no_worker_runs_is_done_when_one_starts(
 ) -> None:
     """The broker keeps it until then."""
     result = tasks.add.apply_async((20, 22), queue="tests")
-    with Worker(tmp_path / "worker.log", "--queues", "tests", **worker_environment) as worker:
+    with Worker(tmp_path / "late.log", "--queues", "tests", **worker_environment) as worker:
         worker.wait_for(f"[{result.id}] succeeded")
 
 
@@ -75,7 +75,7 @@ def test_a_killed_worker_loses_no_task(worker_environment: dict[str, str], tmp_p
         killed.wait_for(f"[{result.id}] received")
         killed.kill()
     assert "succeeded" not in killed.output()
-    with Worker(tmp_path / "worker.log", *options, **worker_environment) as worker:
+    with Worker(tmp_path / "next.log", *options, **worker_environment) as worker:
         worker.wait_for(f"[{result.id}] succeeded")
 
 

@@ -7,9 +7,9 @@ __all__ = ["celery_app"]
 #% else
 """The service's Celery app, which workers, beat and senders share."""
 
-from celery import Celery
+from .reliability import ReliableCelery
 
-#= app = Celery("{{ cookiecutter.project_slug }}", include=["celery_app.tasks"])
+#= app = ReliableCelery("{{ cookiecutter.project_slug }}", include=["celery_app.tasks"])
 # Its configuration: a module of its own.
 app.config_from_object("celery_app.celeryconfig")
 #% endif

@@ -2,11 +2,11 @@
 
 import os
 
-from celery import Celery
+from .reliability import ReliableCelery
 
 #= os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
 
-#= app = Celery("{{ cookiecutter.project_slug }}")
+#= app = ReliableCelery("{{ cookiecutter.project_slug }}")
 # Its configuration: the names in `settings.py` that begin with CELERY_.
 app.config_from_object("django.conf:settings", namespace="CELERY")
 # Its tasks: every `tasks.py` of an installed app.

@@ -31,9 +31,19 @@ env.read_env()
 #= task_default_routing_key = "{{ slug }}"
 #= control_exchange = "{{ slug }}.control"
 #= event_exchange = "{{ slug }}.events"
+#% if cookiecutter.broker == "rabbitmq"
+# A worker whose connection broke can come back to its control queue before the broker noticed.
+control_queue_exclusive = False
+control_queue_durable = True
+# Seconds; a connection that is dead is noticed within two of them.
+broker_heartbeat = 20
+#% endif
 # A worker outlives any restart of its broker.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
+#% if cookiecutter.broker == "redis"
+#= worker_consumer = "{{ cookiecutter.__package }}.reliability:ReliableConsumer"
+#% endif
 # A sender waits seconds for a broker that is gone, not minutes.
 broker_connection_timeout = 4
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.5, "interval_max": 0.5}
@@ -62,7 +72,7 @@ broker_use_ssl = (
 # No task runs for ever: seconds, after which its process is killed.
 task_time_limit = env.int("CELERY_TASK_TIME_LIMIT", 300)
 # Seconds, after which a task can still clean up: SoftTimeLimitExceeded is raised in it.
-task_soft_time_limit = max(task_time_limit - 30, 1)
+task_soft_time_limit = task_time_limit * 9 // 10
 # Leaks end: a process is replaced after so many tasks, or so many KiB.
 worker_max_tasks_per_child = 1000
 worker_max_memory_per_child = 400_000
@@ -70,17 +80,18 @@ worker_max_memory_per_child = 400_000
 # --- Delivery: at least once ------------------------------------------------------------------
 
 #% if cookiecutter.broker == "redis"
+# Seconds until the tasks of a killed worker are given to another one. Longer than a task can take
+# and its `countdown` with it, or it would be started a second time beside itself.
+_visibility_timeout = env.int("CELERY_VISIBILITY_TIMEOUT", 2 * task_time_limit)
 broker_transport_options: dict[str, Any] = {
     "global_keyprefix": "{{ cookiecutter.project_slug }}:",
-    # Seconds until the tasks of a killed worker are given to another one. Longer than any task,
-    # and than any `countdown`, or it would be started a second time beside itself.
-    "visibility_timeout": env.int("CELERY_VISIBILITY_TIMEOUT", 2 * task_time_limit),
-    # Looked for every 10 s; the default finds them up to 90 s late.
-    "unacked_restore_interval": 10,
+    "visibility_timeout": _visibility_timeout,
+    # Seconds between looks for such tasks; by default they come up to 90 s late.
+    "unacked_restore_interval": min(_visibility_timeout / 2, 10),
     "unacked_restore_throttle": 1,
     # A server that is gone or silent is noticed.
     "socket_timeout": 5,
-    "socket_connect_timeout": 5,
+    "socket_connect_timeout": 4,
     "socket_keepalive": True,
     "health_check_interval": 25,
 }
@@ -88,14 +99,27 @@ broker_transport_options: dict[str, Any] = {
 # Replicated queues, which outlive the loss of a node; they need a topic exchange for `countdown`.
 task_default_queue_type = "quorum"
 task_default_exchange_type = "topic"
-# The broker confirms each message; without it, one that a crash swallows is missed by nobody.
-broker_transport_options: dict[str, Any] = {"confirm_publish": True}
+task_create_missing_queue_type = "quorum"
+task_create_missing_queue_exchange_type = "topic"
+broker_transport_options: dict[str, Any] = {
+    # The broker confirms each message; without it, one that a crash swallows is missed by nobody.
+    "confirm_publish": True,
+    # A server that is gone or silent is noticed: seconds.
+    "connect_timeout": 4,
+    "read_timeout": 10,
+    "write_timeout": 10,
+}
 #% endif
 # A task is acknowledged when it is done, and goes back when its process died under it.
 task_acks_late = True
 task_reject_on_worker_lost = True
-# But not for ever: a task that kills its process every time has failed after a few tries.
+# But not for ever: a task that kills its process has failed after `max_retries` of the task.
 task_retry_on_worker_lost = True
+# And a message that this many workers in a row did not survive is put aside: `dead_letters.py`.
+redelivery_limit = env.int("CELERY_REDELIVERY_LIMIT", 3)
+# Seconds for running tasks after SIGTERM; then they go back to their queue. Whoever sends the
+# signal must wait 10 s longer before SIGKILL.
+shutdown_grace_period = env.float("CELERY_SHUTDOWN_GRACE_PERIOD", 25)
 # A long task holds back no other. For tasks of milliseconds, 16 or more gives more throughput.
 worker_prefetch_multiplier = 1
 # A task that the broker will give to another worker must not run on here.
@@ -115,9 +139,12 @@ task_ignore_result = True
 #= result_backend = env.str("CELERY_RESULT_BACKEND", "{{ cookiecutter.__results_url }}")
 result_backend_transport_options: dict[str, Any] = {
     "global_keyprefix": "{{ cookiecutter.project_slug }}:",
+    # A sender that waits for a result hears within seconds of a server that is gone.
+    "retry_policy": {"max_retries": 2, "interval_start": 0, "interval_step": 0.5, "timeout": 10},
 }
+# A server that is gone or silent is noticed.
 redis_socket_timeout = 5
-redis_socket_connect_timeout = 5
+redis_socket_connect_timeout = 4
 redis_socket_keepalive = True
 #% if cookiecutter.broker == "redis"
 redis_backend_use_ssl = _tls if result_backend.startswith("rediss:") else None
@@ -145,6 +172,7 @@ result_expires = timedelta(days=1)
 # --- Schedule ---------------------------------------------------------------------------------
 
 #= timezone = {{ cookiecutter.timezone | quoted }}
+#= beat_scheduler = "{{ cookiecutter.__package }}.heartbeat:BeatScheduler"
 # Where beat remembers what it sent last; it needs to write there.
 beat_schedule_filename = env.str("CELERY_BEAT_SCHEDULE", "celerybeat-schedule")
 beat_schedule = {

@@ -25,20 +25,21 @@ def add(x: int, y: int) -> int:
 #% if cookiecutter.result_backend == "none"
 @shared_task
 def report(pages: int) -> dict[str, int]:
+    """Write a report of so many pages, half a second each, and tell how far it is."""
+    for page in range(pages):
+        logger.info("page %d of %d", page + 1, pages)
+        time.sleep(0.5)
+    return {"pages": pages}
 #% else
 @shared_task(bind=True)
 def report(self: Task[Any, Any], pages: int) -> dict[str, int]:
-#% endif
     """Write a report of so many pages, half a second each, and tell how far it is."""
     for page in range(pages):
-#% if cookiecutter.result_backend != "none"
         if not self.request.called_directly:
             self.update_state(state="PROGRESS", meta={"done": page, "total": pages})
-#% else
-        logger.info("page %d of %d", page + 1, pages)
-#% endif
         time.sleep(0.5)
     return {"pages": pages}
+#% endif
 
 
 @shared_task(

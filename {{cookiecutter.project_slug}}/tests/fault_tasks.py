@@ -1,0 +1,50 @@
+"""Tasks for the fault tests: they note their starts and ends in a file, outside the broker."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from celery import shared_task
+
+
+def note(log: str, *words: str) -> int:
+    """Append a line to ``log``; return how often it stands there now."""
+    line = " ".join(words)
+    with Path(log).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    return Path(log).read_text(encoding="utf-8").splitlines().count(line)
+
+
+@shared_task
+def work(log: str, name: str, seconds: float) -> None:
+    """Take so many seconds."""
+    note(log, "start", name)
+    time.sleep(seconds)
+    note(log, "end", name)
+
+
+@shared_task
+def die_once(log: str, name: str) -> None:
+    """Kill the process that runs it, the first time."""
+    if note(log, "start", name) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    note(log, "end", name)
+
+
+@shared_task
+def devour(log: str, name: str) -> None:
+    """Ask for more memory than there is."""
+    note(log, "start", name)
+    raise MemoryError("too much")
+
+
+@shared_task
+def poison(log: str, name: str, cure: str) -> None:
+    """Kill the whole worker, as a host that is out of memory does, until the ``cure`` exists."""
+    note(log, "start", name)
+    if not Path(cure).exists():
+        # The time that it takes to eat the memory.
+        time.sleep(0.5)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    note(log, "end", name)

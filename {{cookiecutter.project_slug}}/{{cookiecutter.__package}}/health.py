@@ -1,0 +1,41 @@
+"""The health probe: whether a worker or beat is well, told by a file that it keeps fresh.
+
+Ready, `health.py worker`: it spoke with the broker within the last 20 seconds. Alive,
+`health.py --live worker`: it does not hang; a broker that is down is no reason to restart it.
+Run it by its path: it needs nothing of Celery, and so costs little.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+# Seconds since the last sign of life.
+READY, LIVE = 20, 300
+
+
+def heartbeat_file(name: str) -> Path:
+    """Return the path of the file that the process ``name``, `worker` or `beat`, keeps fresh."""
+    directory = os.environ.get("HEARTBEAT_DIR") or Path(__file__).parent.parent
+    return Path(directory) / f"{name}.heartbeat"
+
+
+def main(arguments: list[str]) -> int:
+    """Print one line, and return the exit status: 0 is well."""
+    live = "--live" in arguments
+    names = [name for name in arguments if name != "--live"]
+    if names not in (["worker"], ["beat"]):
+        print("usage: health.py [--live] worker|beat", file=sys.stderr)
+        return 2
+    limit = LIVE if live else READY
+    try:
+        age = time.time() - heartbeat_file(names[0]).stat().st_mtime
+    except FileNotFoundError:
+        print(f"{names[0]}: starting, or no broker")
+        return 0 if live else 1
+    print(f"{names[0]}: last sign of life {age:.0f} s ago; at most {limit} s are well")
+    return 0 if age <= limit else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

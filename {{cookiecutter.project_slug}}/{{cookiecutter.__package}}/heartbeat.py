@@ -1,0 +1,68 @@
+"""Heartbeat files for `health.py`, touched from the loops that do the work."""
+
+from typing import Any
+
+from celery.beat import PersistentScheduler
+from celery.bootsteps import StartStopStep
+from celery.utils.log import get_logger
+
+from .health import heartbeat_file
+
+INTERVAL = 5.0  # seconds; several times shorter than health.READY
+
+logger = get_logger(__name__)
+
+
+class Heartbeat(StartStopStep):
+    """Touches the file from the worker's own loop while it consumes from the broker."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        """Prepare the step for the worker's ``consumer``."""
+        super().__init__(consumer, **options)
+        self.file = heartbeat_file("worker")
+        self.file.unlink(missing_ok=True)
+        self.entry: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Start with the connection to the broker."""
+        self.file.touch()
+        self.entry = consumer.timer.call_repeatedly(INTERVAL, self.file.touch)
+
+    def stop(self, consumer: Any) -> None:
+        """Stop when it is lost, and when the worker leaves."""
+        if self.entry:
+            consumer.timer.cancel(self.entry)
+            self.entry = None
+        self.file.unlink(missing_ok=True)
+
+
+class BeatScheduler(PersistentScheduler):
+    """Beat's scheduler: touches its file, and sends nothing while the broker is away."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create a scheduler with the arguments of Celery's own."""
+        self.file = heartbeat_file("beat")
+        self.file.unlink(missing_ok=True)
+        super().__init__(*args, **options)
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        """Return the seconds to the next tick; what is due stays due without a broker."""
+        try:
+            self.connection.ensure_connection(max_retries=1)
+            channel: Any = self.connection.channel()  # asks the broker, which has to answer
+            channel.close()
+        except Exception as error:  # noqa: BLE001  # each transport has its own
+            self.file.unlink(missing_ok=True)
+            logger.warning("beat: no broker, nothing is sent: %s", error)
+            self.__dict__.pop("producer", None)
+            self.__dict__.pop("connection").collect()
+            return INTERVAL
+        self.file.touch()
+        return min(super().tick(*args, **options), INTERVAL)
+
+    def close(self) -> None:
+        """Leave no file of a beat that is gone."""
+        self.file.unlink(missing_ok=True)
+        super().close()

@@ -1,0 +1,227 @@
+#% set redis_results = cookiecutter.result_backend == "redis"
+#% set django = cookiecutter.project_type == "django"
+"""What settings alone cannot give, for workers and for senders.
+
+- A message that keeps killing the whole worker is put aside: `poison.py`.
+- A `MemoryError` is a failure like any other; on its own it would end the worker.
+- After SIGTERM, running tasks may finish, but not for ever.
+#% if cookiecutter.broker == "rabbitmq"
+- A task that is tried again stays in its queue.
+#% endif
+#% if cookiecutter.broker == "redis"
+- A worker outlives a restart of Redis, busy or not.
+- A delay after which Redis would deliver a task twice is refused.
+#% endif
+#% if redis_results
+- Sending fails in one way, whichever server is down: `kombu.exceptions.OperationalError`.
+#% endif
+#% if django
+- A task that cannot be sent after commit is logged, and nothing else is harmed.
+#% endif
+"""
+
+#% if django
+import logging
+#% endif
+import os
+#% if cookiecutter.broker == "rabbitmq"
+import re
+#% endif
+import signal
+import threading
+#% if cookiecutter.broker == "redis"
+from datetime import datetime
+#% endif
+from typing import Any
+
+#% if django
+from celery import Celery, current_app, signals
+from celery.contrib.django.task import DjangoTask as Task
+#% else
+from celery import Celery, Task, current_app, signals
+#% endif
+#% if cookiecutter.broker == "redis" or redis_results
+from celery.result import AsyncResult
+#% endif
+#% if cookiecutter.broker == "redis"
+from celery.utils.time import maybe_make_aware
+#% endif
+#% if cookiecutter.broker == "redis"
+from celery.worker.consumer import Consumer
+#% endif
+from celery.worker.request import Request
+#% if django
+from django.db import transaction
+#% endif
+#% if django or redis_results
+from kombu.exceptions import OperationalError
+#% endif
+#% if redis_results
+from redis.exceptions import RedisError
+#% endif
+
+from .heartbeat import Heartbeat
+from .poison import Guard
+#% if django
+
+logger = logging.getLogger(__name__)
+#% endif
+
+
+class OutOfMemoryError(Exception):
+    """A task has raised `MemoryError`."""
+
+
+class ReliableRequest(Request):
+    """What the worker's main process knows of a task."""
+
+    def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
+        """Handle the failure of the task; a `MemoryError` under a name that does not end us."""
+        error = getattr(exc_info.exception, "exc", exc_info.exception)  # as the pool wraps it
+        if isinstance(error, MemoryError):
+            exc_info.exception = OutOfMemoryError(*error.args)
+        return super().on_failure(exc_info, *args, **options)
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002
+        """End the task because the connection is lost; write no result, that server may be away."""
+        super().cancel(pool, signal, emit_retry=emit_retry and not self.task.acks_late)
+
+
+#% if cookiecutter.broker == "redis"
+class ReliableConsumer(Consumer):
+    """The part of a worker that reads from the broker."""
+
+    task_consumer: Any
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Close the channel while that can be tried twice: in kombu 5.7 the first try fails.
+
+        Without it, a worker that is neither idle nor full would end when Redis goes away.
+        """
+        if self.connection and self.task_consumer:
+            for _ in range(2):
+                self.connection.maybe_close_channel(self.task_consumer.channel)
+        super().on_connection_error_after_connected(exc)
+
+
+#% endif
+class ReliableTask(Task[..., Any]):
+    """The base class of all tasks."""
+
+    Request = ReliableRequest  # type: ignore[assignment]
+    # Seconds; also the pause before a task runs again whose process was killed.
+    default_retry_delay = 2
+#% if cookiecutter.broker == "rabbitmq"
+
+    def signature_from_request(
+        self,
+        request: Any = None,
+        args: Any = None,
+        kwargs: Any = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the task as it was called, to be sent again to the queue that it came from.
+
+        Celery sends a retry of a task from any other queue to the default one, when it is delayed.
+        """
+        delivery_info = (request or self.request).delivery_info or {}
+        # The broker's delayed delivery puts 28 digits before the queue's name.
+        name = re.sub(r"^([01]\.){28}", "", delivery_info.get("routing_key") or "")
+        if queue is None and name in self.app.amqp.queues:
+            queue = name
+        return super().signature_from_request(request, args, kwargs, queue, **options)
+#% endif
+#% if django
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        """Send the task with these arguments when the transaction is committed."""
+        self.apply_async_on_commit(args, kwargs)
+
+    def apply_async_on_commit(self, *args: Any, **options: Any) -> None:  # type: ignore[override]
+        """Send the task when the transaction is committed, with the options of `apply_async`.
+
+        Nothing is raised if the broker is down: the rows are committed, and later hooks must run.
+        """
+
+        def send() -> None:
+            try:
+                self.apply_async(*args, **options)
+            except OperationalError:
+                logger.exception("could not send %s%r", self.name, args)
+
+        transaction.on_commit(send)
+#% endif
+
+
+class ReliableCelery(Celery):
+    """A Celery app with all of the above."""
+
+    task_cls = ReliableTask  # type: ignore[assignment]
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create an app with the arguments of `celery.Celery`."""
+        super().__init__(*args, **options)
+        self.steps["consumer"].update({Guard, Heartbeat})
+#% if cookiecutter.broker == "redis" or redis_results
+
+    def send_task(self, name: str, *args: Any, **options: Any) -> AsyncResult[Any]:
+#% if cookiecutter.broker == "redis" and redis_results
+        """Send the task; `delay` and all other ways end here.
+
+        Raises ValueError for a delay that Redis cannot keep, and `OperationalError` if the broker
+        or the result backend is down.
+        """
+        self.refuse_long_delay(name, options.get("countdown"), options.get("eta"))
+#% elif cookiecutter.broker == "redis"
+        """Send the task; `delay` and all other ways end here.
+
+        Raises ValueError for a delay that Redis cannot keep, and `OperationalError` if the broker
+        is down.
+        """
+        self.refuse_long_delay(name, options.get("countdown"), options.get("eta"))
+        return super().send_task(name, *args, **options)
+#% else
+        """Send the task; `delay` and all other ways end here.
+
+        Raises `OperationalError` if the broker or the result backend is down.
+        """
+#% endif
+#% if redis_results
+        try:
+            return super().send_task(name, *args, **options)
+        except (RedisError, RuntimeError) as error:  # so Celery's backend says that it is away
+            raise OperationalError(str(error)) from error
+#% endif
+#% if cookiecutter.broker == "redis"
+
+    def refuse_long_delay(self, name: str, countdown: float | None, eta: Any) -> None:
+        """Raise ValueError if Redis would deliver the task again before it can be done."""
+        if isinstance(eta, str):
+            eta = datetime.fromisoformat(eta)
+        if eta and countdown is None:
+            countdown = (maybe_make_aware(eta, self.timezone) - self.now()).total_seconds()
+        timeout = self.conf.broker_transport_options["visibility_timeout"]
+        longest = timeout - self.conf.task_time_limit
+        if countdown and countdown > longest:
+            message = (
+                f"{name}: Redis would run a task with a delay of {countdown:.0f} s more than once; "
+                f"up to {longest:.0f} s are safe with a visibility timeout of {timeout:.0f} s. "
+                "Keep the date in a database, and let a periodic task send what is due."
+            )
+            raise ValueError(message)
+#% endif
+#% endif
+
+
+@signals.worker_shutting_down.connect
+def limit_shutdown(how: str, **_: Any) -> None:
+    """Turn a warm shutdown into a cold one when its time is over.
+
+    Celery's own soft shutdown always waits for all of that time, whether or not tasks are running.
+    """
+    if how == "Warm":
+        seconds = current_app.conf["shutdown_grace_period"]
+        timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGQUIT))
+        timer.daemon = True  # a worker that is done does not wait for it
+        timer.start()
