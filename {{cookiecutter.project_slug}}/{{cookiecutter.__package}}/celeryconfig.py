@@ -115,7 +115,8 @@ task_acks_late = True
 task_reject_on_worker_lost = True
 # But not for ever: a task that kills its process has failed after `max_retries` of the task.
 task_retry_on_worker_lost = True
-# And a message that this many workers in a row did not survive is put aside: `dead_letters.py`.
+# And a message that was delivered again this many times, and killed the worker each time, is put
+# aside: `dead_letters.py`. Less than 2 would put aside its innocent neighbours.
 redelivery_limit = env.int("CELERY_REDELIVERY_LIMIT", 3)
 # Seconds for running tasks after SIGTERM; then they go back to their queue. Whoever sends the
 # signal must wait 10 s longer before SIGKILL.
@@ -174,7 +175,7 @@ result_expires = timedelta(days=1)
 #= timezone = {{ cookiecutter.timezone | quoted }}
 #= beat_scheduler = "{{ cookiecutter.__package }}.heartbeat:BeatScheduler"
 # Where beat remembers what it sent last; it needs to write there.
-beat_schedule_filename = env.str("CELERY_BEAT_SCHEDULE", "celerybeat-schedule")
+beat_schedule_filename = env.str("CELERY_BEAT_SCHEDULE_FILENAME", "celerybeat-schedule")
 beat_schedule = {
     # An interval also holds in the nights when clocks are changed.
     "every-five-minutes": {
