@@ -222,6 +222,7 @@ def synced(bake: Bake) -> Bake:
 def workshop(bake: Bake) -> Path:
     """Give one environment with all that any combination needs, for tools that only look on."""
     baked = bake(project_type="django", broker="redis", result_backend="database")
+    plain = bake(project_type="celery", broker="redis", result_backend="database")
     home = servers.shared_directory() / "workshop"
     home.mkdir(exist_ok=True)
     with FileLock(home / "lock"):
@@ -229,7 +230,7 @@ def workshop(bake: Bake) -> Path:
             shutil.copy(baked.path / "pyproject.toml", home)
             project = BakedProject(home, "")
             project.sync()
-            project.run("uv", "pip", "install", "--quiet", "celery[sqlalchemy]")
+            project.run("uv", "pip", "install", "--quiet", "-r", str(plain.path / "pyproject.toml"))
             (home / "done").touch()
     return home / ".venv"
 
