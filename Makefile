@@ -42,7 +42,7 @@ clean:
 			exit 1; \
 		}; \
 		echo "Bringing uv into .tools/"; \
-		$$python -m venv .tools/venv && .tools/venv/bin/pip install --quiet uv || exit 1; \
+		$$python -m venv .tools/venv && .tools/venv/bin/pip install --quiet --disable-pip-version-check uv || exit 1; \
 		mkdir -p .tools/bin && ln -sf ../venv/bin/uv .tools/bin/uv; \
 		exit 0; \
 	done; \

@@ -44,8 +44,8 @@ class Lab:
             "CELERY_SHUTDOWN_GRACE_PERIOD": "1",
             "CELERY_REDELIVERY_LIMIT": str(LIMIT),
             #% if cookiecutter.broker == "redis"
-            "CELERY_TASK_TIME_LIMIT": "4",
-            "CELERY_VISIBILITY_TIMEOUT": "6",
+            "CELERY_TASK_TIME_LIMIT": "3",
+            "CELERY_VISIBILITY_TIMEOUT": "5",
             #% endif
         }
 
@@ -107,7 +107,7 @@ def test_a_task_out_of_memory_fails_alone(lab: Lab) -> None:
 def test_a_worker_that_is_stopped_puts_long_tasks_back(lab: Lab) -> None:
     """After the grace period; the next worker does them."""
     worker = lab.worker()
-    fault_tasks.work.apply_async((str(lab.notes), "long", 3), queue=QUEUE)
+    fault_tasks.work.apply_async((str(lab.notes), "long", 2), queue=QUEUE)
     lab.wait_for("start", "long")
     worker.stop()
     assert lab.count("end", "long") == 0
@@ -156,7 +156,7 @@ def test_a_broker_that_is_restarted_loses_no_task(lab: Lab) -> None:
         with app.connection_for_write(url) as connection:
             worker = lab.worker()
             for name in ("one", "two", "three", "four"):
-                arguments = (str(lab.notes), name, 2)
+                arguments = (str(lab.notes), name, 1)
                 fault_tasks.work.apply_async(arguments, queue=QUEUE, connection=connection)  # type: ignore[call-arg]
             lab.wait_for("start", "one")
     with ValkeyServer(port=port, **disk):
