@@ -81,7 +81,7 @@ class Health:
 
     def probe(self, *arguments: str, options: tuple[str, ...] = ()) -> int:
         """Return the exit status: 0 is well."""
-        command = (self.python, *options, self.script, *arguments)
+        command: list[str | Path] = [self.python, *options, self.script, *arguments]
         done = self.service.run(*command, check=False)
         assert done.stderr == ""
         assert len(done.stdout.splitlines()) == 1
@@ -89,9 +89,12 @@ class Health:
         return done.returncode
 
     def wait_for(self, status: int, *names: str) -> None:
-        """Wait until each of the processes has that status."""
-        for name in names:
-            wait_until(lambda name=name: self.probe(name) == status, f"{name}: never {status}")
+        """Wait until all of the processes have that status."""
+
+        def reached() -> bool:
+            return all(self.probe(name) == status for name in names)
+
+        wait_until(reached, f"{names}: never {status}")
 
     def age(self, name: str, seconds: float) -> None:
         """Make a file older, as it would be had we waited."""

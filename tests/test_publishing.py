@@ -1,0 +1,285 @@
+"""Sending a task when the broker, or the result backend, is not there: an error, and soon.
+
+How soon is not judged, only that it comes; `--capture=no` shows the seconds.
+"""
+
+import contextlib
+import json
+import re
+import sqlite3
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Bake
+from tests.proxy import Broker, Way, broker, proxied, redis
+from tests.service import Process, Service
+
+KINDS = ["redis", "rabbitmq"]
+
+# A process that sends a task whenever it is told to, as a web server does.
+SENDER = """\
+import sys
+import time
+from pathlib import Path
+
+from celery_app.tasks import add
+
+with Path(sys.argv[1]).open() as orders:
+    while True:
+        if not (order := orders.readline().strip()):
+            time.sleep(0.05)
+            continue
+        start = time.monotonic()
+        try:
+            outcome = add.delay(2, 3).id and "sent"
+        except Exception as error:
+            outcome = f"{type(error).__name__} {error}"
+        print(f"{order}: {outcome} | {time.monotonic() - start:.1f} s")
+"""
+# A task that calls another one, by a way to the broker that is not the worker's own: without its
+# own the worker would give the task back.
+RELAY = """\
+import os
+
+from celery import signals
+from celery_app import app
+from celery_app.tasks import add
+
+
+@signals.worker_process_init.connect
+def use_another_way(**_):
+    app.conf.broker_write_url = os.environ["WRITE_URL"]
+
+
+@app.task
+def relay():
+    return add.delay(2, 3).id
+"""
+SEND_RELAY = """\
+import relay
+
+print(relay.relay.delay().id)
+"""
+ON_COMMIT = """\
+from django.db import transaction
+from jobs.models import Job
+from jobs.tasks import add
+
+with transaction.atomic():
+    job = Job.objects.create(task=add.name)
+    add.delay_on_commit(2, 3)
+    transaction.on_commit(lambda: print("a later hook"))
+print("committed", Job.objects.filter(pk=job.pk).exists())
+"""
+LONG_DELAYS = """\
+from datetime import datetime, timedelta, timezone
+
+from celery import group
+from celery_app import app
+from celery_app.tasks import add
+
+later = datetime.now(timezone.utc) + timedelta(days=1)
+ways = [
+    lambda: add.apply_async((2, 3), countdown=86400),
+    lambda: add.apply_async((2, 3), eta=later),
+    lambda: app.send_task("celery_app.tasks.add", (2, 3), countdown=86400),
+    lambda: app.send_task("celery_app.tasks.add", (2, 3), eta=later),
+    lambda: add.s(2, 3).apply_async(countdown=86400),
+    lambda: add.s(2, 3).set(eta=later).delay(),
+    lambda: group(add.s(2, 3), add.s(4, 5)).apply_async(countdown=86400),
+]
+for way in ways:
+    try:
+        print("sent", way())
+    except ValueError as error:
+        print("refused", error)
+print("sent", add.apply_async((2, 3), countdown=60))
+"""
+
+
+def report(what: str, seconds: float) -> None:
+    """Show how long it took; nothing depends on it."""
+    print(f"measured: {what}: {seconds:.1f} s")  # noqa: T201
+
+
+class Sender:
+    """A process that sends when told to."""
+
+    def __init__(self, service: Service) -> None:
+        """Start it."""
+        self.orders = service.directory / "orders"
+        self.orders.touch()
+        self.process = service.start("uv", "run", "python", "-c", SENDER, self.orders)
+
+    def send(self, order: str) -> str:
+        """Send a task, and return what came of it."""
+        with self.orders.open("a") as orders:
+            orders.write(f"{order}\n")
+        line = rf"(?m)^{order}: (.*) \| (\S+) s$"
+        self.process.wait_for(line)
+        found = re.findall(line, self.process.output)
+        assert len(found) == 1
+        outcome, seconds = found[0]
+        report(order, float(seconds))
+        return str(outcome)
+
+
+@contextlib.contextmanager
+def plain(synced: Bake, kind: str) -> Iterator[tuple[Broker, Broker, Service]]:
+    """Give a plain project, its broker, and its results in a server of their own."""
+    project = synced(broker=kind)
+    with (
+        broker(kind) as server,
+        redis() as results,
+        Service(project, server.url, f"{results.url}/1") as service,
+    ):
+        service.env["HEARTBEAT_DIR"] = str(service.directory)
+        yield server, results, service
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sender_hears_of_a_server_that_is_gone_or_silent(synced: Bake, kind: str) -> None:
+    with plain(synced, kind) as (server, results, service):
+        sender = Sender(service)
+        assert sender.send(f"{kind}: up") == "sent"
+        for which, one in (("broker", server), ("results", results)):
+            for way in ("silent after it was up", "down", "silent after it was down"):
+                one.proxy.set(Way.SILENT if "silent" in way else Way.DOWN)
+                outcome = sender.send(f"{kind}: {which} {way}")
+                # Where only the results are silent, the broker may take the task.
+                fine = which == "results" and "silent" in way and outcome == "sent"
+                assert fine or outcome.startswith("OperationalError "), outcome
+            one.proxy.set(Way.UP)
+            assert sender.send(f"{kind}: {which} up again") == "sent"
+        if kind == "rabbitmq":
+            # On the wire: Confirm.Select, its answer, and an acknowledgement of a message.
+            assert re.search(rb"\x01..\0\0\0\x05\0\x55\0\x0a\0\xce", server.proxy.sent, re.DOTALL)
+            assert re.search(rb"\x01..\0\0\0\x04\0\x55\0\x0b\xce", server.proxy.received, re.DOTALL)
+            assert re.search(rb"\x01..\0\0\0\x0d\0\x3c\0\x50", server.proxy.received, re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_app_py_ends_in_one_line_when_a_server_is_missing(synced: Bake, kind: str) -> None:
+    with plain(synced, kind) as (server, results, service):
+        for way, of_results in ((Way.DOWN, Way.UP), (Way.SILENT, Way.UP), (Way.UP, Way.DOWN)):
+            server.proxy.set(way)
+            results.proxy.set(of_results)
+            start = time.monotonic()
+            done = service.run("uv", "run", "python", "app.py", check=False)
+            seconds = time.monotonic() - start
+            report(f"{kind}: app.py, broker {way.name}, results {of_results.name}", seconds)
+            assert done.returncode == 1
+            assert done.stdout == ""
+            assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_that_cannot_call_another_one_fails(synced: Bake, kind: str) -> None:
+    with plain(synced, kind) as (server, _, service), proxied(server.proxy.upstream) as way:
+        (service.directory / "relay.py").write_text(RELAY)
+        service.env["PYTHONPATH"] = str(service.directory)
+        service.env["WRITE_URL"] = server.url.replace(str(server.proxy.port), str(way.port))
+        options = ("--loglevel", "INFO", "--concurrency", "1")
+        worker = service.start(
+            "uv", "run", "celery", "-A", "relay", "worker", *options, ready=r"\S+ ready\."
+        )
+        worker.wait_for(rf"{service.python(SEND_RELAY)}\] succeeded")
+        for state in (Way.DOWN, Way.SILENT):
+            way.set(state)
+            failed = service.python(SEND_RELAY)
+            worker.wait_for(rf"{failed}\] raised unexpected: OperationalError")
+            report(f"{kind}: a task, broker {state.name}", seconds_of(worker, failed))
+        way.set(Way.UP)
+        worker.wait_for(rf"{service.python(SEND_RELAY)}\] succeeded")
+
+
+def seconds_of(worker: Process, task: str) -> float:
+    """Return the seconds between the first and the last line that a log has about a task."""
+    times = re.findall(rf"(?m)^\[(\S+ \S+),(\d+): .*{task}", worker.output)
+    first, *_, last = (
+        time.mktime(time.strptime(day, "%Y-%m-%d %H:%M:%S")) + int(ms) / 1000 for day, ms in times
+    )
+    return last - first
+
+
+@pytest.fixture(params=KINDS)
+def site(
+    request: pytest.FixtureRequest, synced: Bake, tmp_path: Path
+) -> Iterator[tuple[Broker, Service, Path]]:
+    """Give a Django project with an empty database, and its broker."""
+    kind: str = request.param
+    project = synced(project_type="django", broker=kind, result_backend="none")
+    database = tmp_path / "db.sqlite3"
+    env = {"DATABASE_URL": f"sqlite:///{database}"}
+    with broker(kind) as server, Service(project, server.url, env=env) as service:
+        service.run("uv", "run", "python", "manage.py", "migrate")
+        yield server, service, database
+
+
+def test_a_view_answers_503_and_keeps_the_row(site: tuple[Broker, Service, Path]) -> None:
+    server, service, database = site
+    url = service.web()
+    jobs = "select id, sent from jobs_job order by created"
+    status, answer = post(f"{url}/jobs/add/")
+    assert status == HTTPStatus.ACCEPTED, answer
+    for number, way in enumerate((Way.SILENT, Way.DOWN), 1):  # silent after it was connected
+        server.proxy.set(way)
+        start = time.monotonic()
+        status, answer = post(f"{url}/jobs/add/")
+        report(f"{server.url.split(':')[0]}: a view, broker {way.name}", time.monotonic() - start)
+        assert status == HTTPStatus.SERVICE_UNAVAILABLE, answer
+        assert "broker" in answer["message"]
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            rows = connection.execute(jobs).fetchall()
+        assert [sent for _, sent in rows] == [1, *[0] * number]
+    with urllib.request.urlopen(f"{url}/jobs/{uuid.UUID(rows[-1][0])}/", timeout=120) as response:  # noqa: S310
+        assert json.load(response)["state"] == "UNSENT"
+    server.proxy.set(Way.UP)
+    status, answer = post(f"{url}/jobs/add/")
+    assert status == HTTPStatus.ACCEPTED, answer
+
+
+def post(url: str) -> tuple[int, dict[str, Any]]:
+    """Ask for a sum; return the status and the JSON of the answer, whatever it is."""
+    headers = {"Content-Type": "application/json"}
+    asked = urllib.request.Request(url, b'{"x": 2, "y": 3}', headers)  # noqa: S310
+    try:
+        with urllib.request.urlopen(asked, timeout=120) as response:  # noqa: S310
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def test_after_commit_nothing_is_raised_and_later_hooks_run(
+    site: tuple[Broker, Service, Path],
+) -> None:
+    server, service, _ = site
+    shell = ("uv", "run", "python", "manage.py", "shell", "--verbosity", "0", "--command")
+    for way in (Way.DOWN, Way.SILENT):
+        server.proxy.set(way)
+        start = time.monotonic()
+        done = service.run(*shell, ON_COMMIT)
+        report(f"{server.url.split(':')[0]}: on commit, {way.name}", time.monotonic() - start)
+        assert done.stdout.splitlines() == ["a later hook", "committed True"]
+        assert "could not send jobs.tasks.add((2, 3)" in done.stderr
+
+
+def test_redis_refuses_a_delay_that_it_cannot_keep(synced: Bake) -> None:
+    with redis() as server:
+        urls = {"CELERY_BROKER_URL": f"{server.url}/0"}
+        project = synced(result_backend="none")
+        lines = project.run("uv", "run", "python", "-c", LONG_DELAYS, env=urls).stdout.splitlines()
+
+    assert [line.split()[0] for line in lines] == [*["refused"] * 7, "sent"]
+    for line in lines[:-1]:
+        assert "celery_app.tasks.add" in line
+        assert "Keep the date in a database, and let a periodic task send what is due." in line
