@@ -191,7 +191,8 @@ class ReliableCelery(Celery):
         try:
             return super().send_task(name, *args, **options)
         except (RedisError, RuntimeError) as error:  # so Celery's backend says that it is away
-            raise OperationalError(str(error)) from error
+            reason = " ".join(str(error).split())  # Celery's own has several lines
+            raise OperationalError(f"the result backend is away: {reason}") from error
 #% endif
 #% if cookiecutter.broker == "redis"
 
