@@ -148,7 +148,7 @@ def test_dead_letters_are_listed_and_put_back_whole(
             (line,) = poisoned.command("retry", "no-such-id", status=1)
             assert line == "No dead letter has the id no-such-id"
             server.proxy.set(Way.DOWN)
-            for command in ((), ("retry", one), ("retry", "--all")):
+            for command in ((), ("retry", "--all")):
                 (line,) = poisoned.command(*command, status=1)
                 assert line.startswith("The broker does not answer: ")
             server.proxy.set(Way.UP)

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from concurrent import futures
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Bake
-from tests.proxy import Broker, Way, broker, proxied, redis
+from tests.proxy import Broker, Proxy, Way, broker, proxied, redis
 from tests.service import Process, Service
 
 KINDS = ["redis", "rabbitmq"]
@@ -113,11 +114,11 @@ def report(what: str, seconds: float) -> None:
 class Sender:
     """A process that sends when told to."""
 
-    def __init__(self, service: Service) -> None:
-        """Start it."""
-        self.orders = service.directory / "orders"
+    def __init__(self, service: Service, name: str, env: dict[str, str]) -> None:
+        """Start it with these addresses of its servers."""
+        self.orders = service.directory / name
         self.orders.touch()
-        self.process = service.start("uv", "run", "python", "-c", SENDER, self.orders)
+        self.process = service.start("uv", "run", "python", "-c", SENDER, self.orders, env=env)
 
     def send(self, order: str) -> str:
         """Send a task, and return what came of it."""
@@ -130,6 +131,18 @@ class Sender:
         outcome, seconds = found[0]
         report(order, float(seconds))
         return str(outcome)
+
+
+def cut_off(sender: Sender, proxy: Proxy, what: str) -> list[str]:
+    """Send while a server can be reached, while it cannot, and again; return what came of it."""
+    assert sender.send(f"{what} up") == "sent"
+    outcomes = []
+    for way in ("silent after it was up", "down", "silent after it was down"):
+        proxy.set(Way.SILENT if "silent" in way else Way.DOWN)
+        outcomes.append(sender.send(f"{what} {way}"))
+    proxy.set(Way.UP)
+    assert sender.send(f"{what} up again") == "sent"
+    return outcomes
 
 
 @contextlib.contextmanager
@@ -147,18 +160,27 @@ def plain(synced: Bake, kind: str) -> Iterator[tuple[Broker, Broker, Service]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sender_hears_of_a_server_that_is_gone_or_silent(synced: Bake, kind: str) -> None:
-    with plain(synced, kind) as (server, results, service):
-        sender = Sender(service)
-        assert sender.send(f"{kind}: up") == "sent"
-        for which, one in (("broker", server), ("results", results)):
-            for way in ("silent after it was up", "down", "silent after it was down"):
-                one.proxy.set(Way.SILENT if "silent" in way else Way.DOWN)
-                outcome = sender.send(f"{kind}: {which} {way}")
-                # Where only the results are silent, the broker may take the task.
-                fine = which == "results" and "silent" in way and outcome == "sent"
-                assert fine or outcome.startswith("OperationalError "), outcome
-            one.proxy.set(Way.UP)
-            assert sender.send(f"{kind}: {which} up again") == "sent"
+    with (
+        plain(synced, kind) as (server, results, service),
+        futures.ThreadPoolExecutor() as pool,
+    ):
+        # Each has one server behind a proxy, and reaches the other one directly.
+        direct = dict(service.env)
+        for name, one in (("CELERY_BROKER_URL", server), ("CELERY_RESULT_BACKEND", results)):
+            direct[name] = direct[name].replace(f":{one.proxy.port}", f":{one.proxy.upstream}")
+        cut = Sender(service, "broker", direct | {"CELERY_BROKER_URL": server.url})
+        deaf = Sender(service, "results", direct | {"CELERY_RESULT_BACKEND": f"{results.url}/1"})
+        both = [
+            pool.submit(cut_off, cut, server.proxy, f"{kind}, broker"),
+            pool.submit(cut_off, deaf, results.proxy, f"{kind}, results"),
+        ]
+        of_broker, of_results = (one.result() for one in both)
+        assert all(outcome.startswith("OperationalError ") for outcome in of_broker), of_broker
+        # Where only the results are silent, the broker may take the task.
+        silent, down, silent_again = of_results
+        assert down.startswith("OperationalError the result backend is away: "), down
+        for outcome in (silent, silent_again):
+            assert outcome == "sent" or outcome.startswith("OperationalError "), outcome
         if kind == "rabbitmq":
             # On the wire: Confirm.Select, its answer, and an acknowledgement of a message.
             assert re.search(rb"\x01..\0\0\0\x05\0\x55\0\x0a\0\xce", server.proxy.sent, re.DOTALL)
@@ -186,7 +208,7 @@ def test_a_task_that_cannot_call_another_one_fails(synced: Bake, kind: str) -> N
     with plain(synced, kind) as (server, _, service), proxied(server.proxy.upstream) as way:
         (service.directory / "relay.py").write_text(RELAY)
         service.env["PYTHONPATH"] = str(service.directory)
-        service.env["WRITE_URL"] = server.url.replace(str(server.proxy.port), str(way.port))
+        service.env["WRITE_URL"] = server.url.replace(f":{server.proxy.port}", f":{way.port}")
         options = ("--loglevel", "INFO", "--concurrency", "1")
         worker = service.start(
             "uv", "run", "celery", "-A", "relay", "worker", *options, ready=r"\S+ ready\."
