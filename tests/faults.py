@@ -273,11 +273,19 @@ class Lab:
         """Wait until so many tasks have ended."""
         self.wait(lambda: len(self.count("end")) >= count)
 
-    def children(self) -> list[int]:
-        """Return the processes of the worker in which a task waits at the gate."""
-        last = {int(pid): word for word, _, pid in self.lines()}
-        worker = psutil.Process(self.workers[-1].process.pid)
-        return [child.pid for child in worker.children() if last.get(child.pid) == "wait"]
+    def children(self) -> dict[int, list[str]]:
+        """Return the worker's living processes, each with the last word and task it has noted."""
+        last = {int(pid): [word, name] for word, name, pid in self.lines()}
+        children = {}
+        for child in psutil.Process(self.workers[-1].process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE:
+                    children[child.pid] = last.get(child.pid, ["end", ""])
+        return children
+
+    def waiting(self) -> list[int]:
+        """Return those in which a task waits at the gate."""
+        return [pid for pid, (word, _) in self.children().items() if word == "wait"]
 
     def still(self) -> bool:
         """Tell whether no message is on its way: a Redis worker that has all it may, fetches none.
@@ -299,8 +307,8 @@ class Lab:
         """When so many tasks have ended: close the gate, and wait until all that run wait there."""
         self.ended(after)
         (self.directory / "gate").touch()
-        self.wait(lambda: len(self.children()) == PROCESSES and self.still())
-        return self.children()
+        self.wait(lambda: len(self.waiting()) == PROCESSES and self.still())
+        return self.waiting()
 
     def release(self) -> None:
         """Open the gate."""
@@ -467,10 +475,7 @@ def poison_worker(lab: Lab) -> None:
 
 def running(lab: Lab) -> bool:
     """Tell whether a task but the poison runs, and is not yet at the gate."""
-    last = {int(pid): (word, name) for word, name, pid in lab.lines()}
-    children = psutil.Process(lab.workers[-1].process.pid).children()
-    now = [last.get(child.pid, ("end", "")) for child in children]
-    return any(word == "start" and name != "poison" for word, name in now)
+    return any(word == "start" and name != "poison" for word, name in lab.children().values())
 
 
 def memory_error(lab: Lab) -> None:
