@@ -7,6 +7,7 @@ from typing import Any
 #% endif
 
 #% if cookiecutter.result_backend != "none"
+from celery.exceptions import BackendGetMetaError
 from celery.result import AsyncResult
 #% endif
 from kombu.exceptions import OperationalError
@@ -61,6 +62,14 @@ if __name__ == "__main__":
         main()
     except OperationalError as error:
         url = app.connection_for_write().as_uri()
-        sys.exit(f"No broker answers at {url}: {error}. Start one: python broker.py")
+#% if cookiecutter.result_backend == "redis"
+        if "result backend" in str(error):
+            sys.exit(f"Nothing was sent: {error}. Start it: python broker.py")
+#% endif
+        sys.exit(f"No broker answers at {url} ({error}). Start one: python broker.py")
+#% if cookiecutter.result_backend != "none"
+    except BackendGetMetaError as error:
+        sys.exit(f"The results cannot be read: {error.__cause__}. The tasks go on.")
+#% endif
     except KeyboardInterrupt:
         sys.exit("Stopped waiting; the tasks go on.")

@@ -5,11 +5,12 @@ import logging
 import uuid
 from typing import Any
 
+from celery import Task
+#% if cookiecutter.result_backend == "redis"
+from celery.exceptions import BackendGetMetaError
+#% endif
 #% if cookiecutter.result_backend != "none"
-from celery import Task
 from celery.result import AsyncResult
-#% else
-from celery import Task
 #% endif
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
@@ -77,7 +78,14 @@ def state(request: HttpRequest, job_id: uuid.UUID) -> JsonResponse:  # noqa: ARG
     return JsonResponse({"id": str(job.id), "state": "SENT" if job.sent else "UNSENT"})
 #% else
     result: AsyncResult[Any] = AsyncResult(str(job.id))
+#% if cookiecutter.result_backend == "redis"
+    try:
+        answer: dict[str, Any] = {"id": str(job.id), "state": result.state}
+    except BackendGetMetaError:
+        return error(503, "The results cannot be read; try again later.")
+#% else
     answer: dict[str, Any] = {"id": str(job.id), "state": result.state}
+#% endif
     answer |= {"result": None, "error": None}
     if result.state == "PENDING" and not job.sent:
         answer["state"] = "UNSENT"

@@ -5,6 +5,10 @@ from functools import partial
 
 import pytest
 from celery import current_app as app
+#% if cookiecutter.result_backend == "redis"
+from celery.backends.redis import RedisBackend
+from celery.result import AsyncResult
+#% endif
 from django.test import Client
 
 from jobs import tasks
@@ -88,3 +92,17 @@ def test_a_broker_that_is_down_is_named(client: Client) -> None:
     job = Job.objects.get()
     assert not job.sent
     assert client.get(f"/jobs/{job.id}/").json()["state"] == "UNSENT"
+#% if cookiecutter.result_backend == "redis"
+
+
+def test_a_result_backend_that_is_down_is_named(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking for a state does not hang, and does not fail without a word."""
+    job = Job.objects.create(task=tasks.add.name, sent=True)
+    away = RedisBackend(app=app, url="redis://localhost:1/1")
+    monkeypatch.setattr("jobs.views.AsyncResult", partial(AsyncResult, backend=away))
+    response = client.get(f"/jobs/{job.id}/")
+    assert response.status_code == 503
+    assert "results" in response.json()["message"]
+#% endif

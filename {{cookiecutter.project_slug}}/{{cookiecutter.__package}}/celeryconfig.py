@@ -166,6 +166,8 @@ result_backend = env.str("CELERY_RESULT_BACKEND", "db+sqlite:///results.sqlite3"
 #% endif
 # A result is written once its store is back; else a short outage leaves tasks pending for ever.
 result_backend_always_retry = True
+# Who asks for one hears within seconds that the store is away; only a worker never gives up.
+result_backend_max_retries = 8
 # Old results are dropped after a day.
 result_expires = timedelta(days=1)
 #% endif

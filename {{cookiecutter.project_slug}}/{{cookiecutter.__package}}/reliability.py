@@ -15,6 +15,9 @@
 #% if redis_results
 - Sending fails in one way, whichever server is down: `kombu.exceptions.OperationalError`.
 #% endif
+#% if cookiecutter.result_backend != "none"
+- A worker stores each result, however long that takes.
+#% endif
 #% if django
 - A task that cannot be sent after commit is logged, and nothing else is harmed.
 #% endif
@@ -191,8 +194,7 @@ class ReliableCelery(Celery):
         try:
             return super().send_task(name, *args, **options)
         except (RedisError, RuntimeError) as error:  # so Celery's backend says that it is away
-            reason = " ".join(str(error).split())  # Celery's own has several lines
-            raise OperationalError(f"the result backend is away: {reason}") from error
+            raise OperationalError("the result backend is away") from error
 #% endif
 #% if cookiecutter.broker == "redis"
 
@@ -215,6 +217,14 @@ class ReliableCelery(Celery):
 #% endif
 
 
+#% if cookiecutter.result_backend != "none"
+@signals.celeryd_init.connect
+def keep_trying(conf: Any, **_: Any) -> None:
+    """Let a worker try to store a result until it can; whoever else reads one gives up."""
+    conf.result_backend_max_retries = float("inf")
+
+
+#% endif
 @signals.worker_shutting_down.connect
 def limit_shutdown(how: str, **_: Any) -> None:
     """Turn a warm shutdown into a cold one when its time is over.
