@@ -14,6 +14,7 @@ PACKAGE = ANSWERS["__package"]
 DROPPED = {
     "project_type": {
         "celery": [
+            "gunicorn.conf.py",
             "manage.py",
             "jobs",
             "tests/test_views.py",
@@ -29,6 +30,14 @@ DROPPED = {
             f"{PACKAGE}/celeryconfig.py",
             f"{PACKAGE}/tasks.py",
         ],
+    },
+    "ci": {
+        "github": [".gitlab-ci.yml"],
+        "gitlab": [".github"],
+        "none": [".github", ".gitlab-ci.yml"],
+    },
+    "deployment": {
+        "none": [".dockerignore", "Dockerfile", "compose.yaml"],
     },
 }
 

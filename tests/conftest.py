@@ -28,9 +28,17 @@ COMBINATIONS = [
         ["celery", "django"], ["redis", "rabbitmq"], ["redis", "database", "none"]
     )
 ]
+# The other answers of `ci` and `deployment`; those above come with the first ones.
+OTHERS = [
+    {**COMBINATIONS[index], "ci": ci, "deployment": deployment}
+    for index, ci, deployment in [
+        *[(0, "none", "none"), (4, "gitlab", "compose")],
+        *[(8, "github", "none"), (9, "gitlab", "none")],
+    ]
+]
 # What a generated project reads from the environment, and what would lead its commands astray.
 FOREIGN = {
-    *("ALLOWED_HOSTS", "DATABASE_URL", "DEBUG", "DJANGO_SETTINGS_MODULE", "SECRET_KEY"),
+    *("ALLOWED_HOSTS", "CI", "DATABASE_URL", "DEBUG", "DJANGO_SETTINGS_MODULE", "SECRET_KEY"),
     *("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MYPY_CACHE_DIR", "MYPYPATH", "PYTHONHOME", "PYTHONPATH"),
     *("UV", "UV_PROJECT_ENVIRONMENT", "UV_RUN_RECURSION_DEPTH", "VIRTUAL_ENV"),
 }
@@ -39,7 +47,8 @@ FOREIGN_PREFIXES = ("CELERY_", "COV_", "FLOWER_", "HYPOTHESIS_", "PYTEST_", "TEM
 
 def name_of(answers: dict[str, str]) -> str:
     """Return the name of a combination: ``celery-redis-none``."""
-    return "-".join(answers[key] for key in ("project_type", "broker", "result_backend"))
+    keys = ("project_type", "broker", "result_backend", "ci", "deployment")
+    return "-".join(answers[key] for key in keys if key in answers)
 
 
 def clean_environment() -> dict[str, str]:
@@ -158,9 +167,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(name)
 
 
-@pytest.fixture(params=COMBINATIONS, ids=name_of)
+@pytest.fixture(params=[*COMBINATIONS, *OTHERS], ids=name_of)
 def answers(request: pytest.FixtureRequest) -> dict[str, str]:
-    """Return each of the twelve combinations in turn."""
+    """Return each of the combinations in turn."""
     return dict(request.param)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMBINATIONS, Bake, BakedProject, name_of
+from tests.conftest import COMBINATIONS, OTHERS, Bake, BakedProject, name_of
 
 # The longest slug, and texts as long and as odd as they may be.
 AWKWARD = {
@@ -27,8 +27,9 @@ assert len(AWKWARD["project_slug"]) == 32
 def variants(flavour: str) -> list[object]:
     """Return the combinations of a flavour, and one with awkward answers."""
     mine = [each for each in COMBINATIONS if each["project_type"] == flavour]
+    others = [each for each in OTHERS if each["project_type"] == flavour]
     return [
-        *[pytest.param(each, id=name_of(each)) for each in mine],
+        *[pytest.param(each, id=name_of(each)) for each in [*mine, *others]],
         *[pytest.param(each | AWKWARD, id=f"awkward-{name_of(each)}") for each in mine[::3]],
     ]
 
@@ -135,16 +136,15 @@ def test_every_dependency_is_imported_and_every_import_is_a_dependency(
         if name.endswith(".py") and not name.startswith("tests/") and name != "broker.py"
     ]
     imported = set().union(*(imports(project.read(name)) for name in service))
-    if any(
-        '"django_celery_results",' in project.read(name) for name in service
-    ):  # an app of Django
-        imported.add("django_celery_results")
+    # Django imports what the settings name, Gunicorn is a command.
+    texts = "".join(project.read(name) for name in service)
+    imported |= set(re.findall(r'"(django_celery_results|whitenoise)\b', texts))
     ours = {project.package, "app", "jobs", "celery_app"}
     of_celery = {"kombu", "redis"}
     third = imported - sys.stdlib_module_names - ours - of_celery
     dependencies = tomllib.loads(project.read("pyproject.toml"))["project"]["dependencies"]
     names = {re.split(r"[^\w-]", dependency)[0].replace("-", "_") for dependency in dependencies}
-    assert names - {"tzdata"} == third
+    assert names - {"gunicorn", "tzdata"} == third
 
 
 def test_the_awkward_answers_reach_the_readme(bake: Bake) -> None:

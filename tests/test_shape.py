@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMBINATIONS, TEMPLATE, Bake, BakedProject
+from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject
 
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
 QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text())
@@ -35,7 +35,7 @@ ADDED: dict[str, dict[str, set[str]]] = {
             *("{package}/celeryconfig.py", "{package}/tasks.py"),
         },
         "django": {
-            *("manage.py", "tests/test_views.py"),
+            *("gunicorn.conf.py", "manage.py", "tests/test_views.py"),
             *(f"{{package}}/{name}.py" for name in ("asgi", "celery", "settings", "urls", "wsgi")),
             *(f"jobs/{name}.py" for name in ("__init__", "apps", "models", "tasks", "urls")),
             *("jobs/views.py", "jobs/migrations/__init__.py", "jobs/migrations/0001_initial.py"),
@@ -43,6 +43,12 @@ ADDED: dict[str, dict[str, set[str]]] = {
     },
     "broker": {"redis": set(), "rabbitmq": set()},
     "result_backend": {"redis": set(), "database": set(), "none": set()},
+    "ci": {
+        "github": {".github/dependabot.yml", ".github/workflows/ci.yml"},
+        "gitlab": {".gitlab-ci.yml"},
+        "none": set(),
+    },
+    "deployment": {"compose": {".dockerignore", "Dockerfile", "compose.yaml"}, "none": set()},
 }
 
 # Settings that are not the same in both flavours, and why.
@@ -66,14 +72,16 @@ def digest(project: BakedProject) -> dict[str, str]:
 
 def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
-    expected = COMMON.union(*(ADDED[question][answer] for question, answer in answers.items()))
+    given = {question: CHOICES[question][0] for question in ADDED} | answers
+    expected = COMMON.union(*(ADDED[question][answer] for question, answer in given.items()))
     assert project.files() == {name.format(package=project.package) for name in expected}
 
 
 def test_no_trace_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
     for name in project.files():
-        text = project.read(name)
+        # The expressions of GitHub are no trace.
+        text = re.sub(r"\$\{\{ [\w.-]+ \}\}", "", project.read(name))
         assert not re.search(r"\{\{|\{%|\{#|^\s*#[%=] |cookiecutter\.", text, re.MULTILINE), name
 
 
@@ -93,7 +101,7 @@ def test_no_condition_left_a_gap(bake: Bake, answers: dict[str, str]) -> None:
 
 
 def test_the_same_answers_give_the_same_bytes(cookies_session: Any, bake: Bake) -> None:  # noqa: ANN401
-    for answers in COMBINATIONS:
+    for answers in [*COMBINATIONS, *OTHERS]:
         again = cookies_session.bake(extra_context=dict(reversed(answers.items())))
         assert digest(BakedProject(again.project_path, "")) == digest(bake(**answers))
 
@@ -192,6 +200,8 @@ def test_the_sample_environment_lists_every_variable_that_is_read(
     sources = "".join(project.read(name) for name in project.files() if name.endswith(".py"))
     read = set(re.findall(r"\benv(?:iron)?\.?\w*\(\s*\"([A-Z][A-Z_]+)\"", sources))
     read -= {"DJANGO_SETTINGS_MODULE"}  # it is set by the project itself
+    if "compose.yaml" in project.files():
+        read |= set(re.findall(r"\$\{([A-Z][A-Z_]+)", project.read("compose.yaml")))
     listed = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", project.read(".env.example"), re.MULTILINE))
     assert read == listed
 

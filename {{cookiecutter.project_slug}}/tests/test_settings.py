@@ -3,11 +3,16 @@
 import inspect
 #% if cookiecutter.project_type == "django"
 import os
+#% endif
+#% if cookiecutter.deployment != "none"
+import re
+#% endif
+#% if cookiecutter.project_type == "django"
 import subprocess
 import sys
 #% endif
 from datetime import timedelta
-#% if cookiecutter.project_type == "django"
+#% if cookiecutter.project_type == "django" or cookiecutter.deployment != "none"
 from pathlib import Path
 #% endif
 
@@ -101,6 +106,17 @@ def test_only_json_is_accepted() -> None:
     """Anything else could run code."""
     assert app.conf.accept_content == ["json"]
     assert app.conf.task_serializer == app.conf.result_serializer == "json"
+#% if cookiecutter.deployment != "none"
+
+
+def test_containers_are_killed_no_sooner_than_tasks_have_gone_back() -> None:
+    """Whoever stops the worker waits longer than its shutdown takes at most."""
+    compose = (Path(__file__).parent.parent / "compose.yaml").read_text(encoding="utf-8")
+    service = compose.partition("\nservices:")[0]
+    match = re.search(r"stop_grace_period: (\d+)s$", service, re.MULTILINE)
+    assert match
+    assert int(match[1]) >= app.conf["shutdown_grace_period"] + 10
+#% endif
 #% if cookiecutter.project_type == "django"
 
 

@@ -35,6 +35,7 @@ if not DEBUG:
     # The proxy in front ends TLS and says so in this header.
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
+    SECURE_REDIRECT_EXEMPT = ["^health/$"]  # asked for from inside
     SECURE_HSTS_SECONDS = 365 * 24 * 3600
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
@@ -81,6 +82,14 @@ TEMPLATES = [
     },
 ]
 STATIC_URL = "static/"
+if not DEBUG:
+    # The web server serves what `collectstatic` gathered, compressed, under names to be cached.
+    STATIC_ROOT = BASE_DIR / "staticfiles"
+    MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }
 
 # --- Database ---------------------------------------------------------------------------------
 
