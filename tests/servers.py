@@ -35,6 +35,8 @@ SESSION = "session.pid"  # in it: the process whose end is the session's
 USUAL_RABBITMQ = "amqp://guest:guest@localhost:5672//"
 # The command on the PATH changes to a user who may not write into our directory.
 DEBIAN_RABBITMQ = Path("/usr/lib/rabbitmq/bin")
+# Debian keeps the server's own commands off the PATH.
+DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 
 
 def shared_directory() -> Path:
@@ -89,6 +91,65 @@ def rabbitmq() -> Iterator[str]:
             yield USUAL_RABBITMQ
     else:
         unavailable("no RabbitMQ here: to have one, apt-get install rabbitmq-server")
+
+
+def postgresql_commands() -> Path | None:
+    """Return the directory of PostgreSQL's commands, where it is installed."""
+    installed = sorted(DEBIAN_POSTGRESQL.glob("*/bin/initdb"))
+    found = installed[-1] if installed else shutil.which("initdb")
+    return Path(found).parent if found else None
+
+
+@contextlib.contextmanager
+def postgresql(user: str, password: str) -> Iterator[str]:
+    """Run a PostgreSQL server and give the URL of a database that belongs to its user."""
+    if not (commands := postgresql_commands()):
+        unavailable("no PostgreSQL here: to have one, apt-get install postgresql")
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as directory:
+        data = Path(directory) / "data"
+        secret = Path(directory) / "password"
+        secret.write_text(password)
+        # The server refuses to run as root.
+        owner = "postgres" if os.geteuid() == 0 else None
+        if owner:
+            shutil.chown(directory, owner)
+            shutil.chown(secret, owner)
+        words = ("--auth=scram-sha-256", f"--username={user}", f"--pwfile={secret}", "--no-sync")
+        subprocess.run(
+            [str(commands / "initdb"), *words, f"--pgdata={data}"],
+            user=owner,
+            cwd=directory,
+            stdout=subprocess.DEVNULL,
+            check=True,
+            timeout=DEADLINE,
+        )
+        port = free_port()
+        settings = ("-c", "fsync=off", "-c", "listen_addresses=127.0.0.1")
+        server = subprocess.Popen(
+            [str(commands / "postgres"), "-D", data, "-p", str(port), "-k", directory, *settings],
+            user=owner,
+            cwd=directory,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            make = [str(commands / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", user]
+            environment = os.environ | {"PGPASSWORD": password}
+            end = time.monotonic() + DEADLINE
+            while subprocess.run(
+                [*make, "--maintenance-db=postgres", user],
+                env=environment,
+                capture_output=True,
+                check=False,
+                timeout=DEADLINE,
+            ).returncode:
+                assert server.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            yield f"postgres://{user}:{password}@127.0.0.1:{port}/{user}"
+        finally:
+            server.send_signal(signal.SIGINT)
+            server.wait(DEADLINE)
 
 
 @contextlib.contextmanager
