@@ -189,7 +189,7 @@ class Outcome:
     def __str__(self) -> str:
         """Return the cell of the table."""
         cell = f"{self.lost} / {self.stuck} / {self.twice}"
-        return f"{cell}; {self.starts} starts, {self.workers} workers" if self.starts else cell
+        return f"{cell}; starts: {self.starts}, workers: {self.workers}" if self.starts else cell
 
 
 class Lab:
