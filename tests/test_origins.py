@@ -102,6 +102,8 @@ def test_a_person_answers_the_questions(person: Person, tmp_path: Path) -> None:
     person.answers("Where results", "1")
     person.answers("Time zone", "Europe/Berlin")
     person.answers("License", "3")
+    person.answers("Where its tests run", "2")
+    person.answers("How it is put", "1")
     last = person.reads_on()
 
     assert person.terminal.exitstatus == 0
@@ -109,6 +111,8 @@ def test_a_person_answers_the_questions(person: Person, tmp_path: Path) -> None:
     assert "Traceback" not in last
     project = tmp_path / "out" / "night_shop"
     assert (project / "night_shop" / "celery.py").is_file()
+    assert (project / ".gitlab-ci.yml").is_file()
+    assert (project / "compose.yaml").is_file()
     assert "Europe/Berlin" in (project / "night_shop" / "settings.py").read_text("utf-8")
     assert "Zoë O'Neil" in (project / "LICENSE").read_text("utf-8")
 
