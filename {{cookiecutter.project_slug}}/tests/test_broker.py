@@ -2,6 +2,9 @@
 
 import pickle
 import socket
+#% if cookiecutter.broker == "rabbitmq"
+import uuid
+#% endif
 from datetime import timedelta
 from pathlib import Path
 
@@ -61,6 +64,20 @@ def test_a_task_sent_while_no_worker_runs_is_done_when_one_starts(
     result = tasks.add.apply_async((20, 22), queue="tests")
     with Worker(tmp_path / "late.log", "--queues", "tests", **worker_environment) as worker:
         worker.wait_for(f"[{result.id}] succeeded")
+#% if cookiecutter.broker == "rabbitmq"
+
+
+def test_a_delayed_task_that_no_worker_expects_is_done_when_one_starts(
+    worker_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The sender has told the broker where it belongs, although the queue is new."""
+    name = f"tests-{uuid.uuid4()}"
+    result = tasks.add.apply_async((20, 22), queue=name, countdown=1)
+    with Worker(tmp_path / "delayed.log", "--queues", name, **worker_environment) as worker:
+        worker.wait_for(f"[{result.id}] succeeded")
+    with app.connection_for_write() as connection:
+        app.amqp.queues[name].bind(connection.default_channel).delete()
+#% endif
 
 
 def test_a_killed_worker_loses_no_task(worker_environment: dict[str, str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 - A `MemoryError` is a failure like any other; on its own it would end the worker.
 - After SIGTERM, running tasks may finish, but not for ever.
 #% if cookiecutter.broker == "rabbitmq"
+- A delayed task arrives, also if it was sent before the first worker ran.
 - A task that is tried again stays in its queue.
 #% endif
 #% if cookiecutter.broker == "redis"
@@ -43,9 +44,7 @@ from celery.contrib.django.task import DjangoTask as Task
 #% else
 from celery import Celery, Task, current_app, signals
 #% endif
-#% if cookiecutter.broker == "redis" or redis_results
 from celery.result import AsyncResult
-#% endif
 #% if cookiecutter.broker == "redis"
 from celery.utils.time import maybe_make_aware
 #% endif
@@ -56,8 +55,17 @@ from celery.worker.request import Request
 #% if django
 from django.db import transaction
 #% endif
+#% if cookiecutter.broker == "rabbitmq"
+from kombu import Queue
+#% endif
 #% if django or redis_results
 from kombu.exceptions import OperationalError
+#% endif
+#% if cookiecutter.broker == "rabbitmq"
+from kombu.transport.native_delayed_delivery import (
+    bind_queue_to_native_delayed_delivery_exchange,
+    declare_native_delayed_delivery_exchanges_and_queues,
+)
 #% endif
 #% if redis_results
 from redis.exceptions import RedisError
@@ -166,7 +174,9 @@ class ReliableCelery(Celery):
         """Create an app with the arguments of `celery.Celery`."""
         super().__init__(*args, **options)
         self.steps["consumer"].update({Guard, Heartbeat})
-#% if cookiecutter.broker == "redis" or redis_results
+#% if cookiecutter.broker == "rabbitmq"
+        self.prepared: set[str] = set()  # the names of queues that delayed tasks can come to
+#% endif
 
     def send_task(self, name: str, *args: Any, **options: Any) -> AsyncResult[Any]:
 #% if cookiecutter.broker == "redis" and redis_results
@@ -183,18 +193,45 @@ class ReliableCelery(Celery):
         is down.
         """
         self.refuse_long_delay(name, options.get("countdown"), options.get("eta"))
-        return super().send_task(name, *args, **options)
-#% else
+#% elif redis_results
         """Send the task; `delay` and all other ways end here.
 
         Raises `OperationalError` if the broker or the result backend is down.
         """
+        if options.get("countdown") or options.get("eta"):
+            self.prepare_delay(options.get("queue"))
+#% else
+        """Send the task; `delay` and all other ways end here.
+
+        Raises `OperationalError` if the broker is down.
+        """
+        if options.get("countdown") or options.get("eta"):
+            self.prepare_delay(options.get("queue"))
 #% endif
 #% if redis_results
         try:
             return super().send_task(name, *args, **options)
         except (RedisError, RuntimeError) as error:  # so Celery's backend says that it is away
             raise OperationalError("the result backend is away") from error
+#% else
+        return super().send_task(name, *args, **options)
+#% endif
+#% if cookiecutter.broker == "rabbitmq"
+
+    def prepare_delay(self, name: str | Queue | None) -> None:
+        """Declare what keeps a delayed task for the queue, once; a worker does so at its start.
+
+        Celery leaves it at that: a task that is sent before the first worker ran would vanish.
+        """
+        queue = name if isinstance(name, Queue) else self.amqp.queues[name or self.main]
+        if queue.name in self.prepared:
+            return
+        with self.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1)
+            declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum")
+            queue.bind(connection.default_channel).declare()
+            bind_queue_to_native_delayed_delivery_exchange(connection, queue)
+        self.prepared.add(queue.name)
 #% endif
 #% if cookiecutter.broker == "redis"
 
@@ -213,7 +250,6 @@ class ReliableCelery(Celery):
                 "Keep the date in a database, and let a periodic task send what is due."
             )
             raise ValueError(message)
-#% endif
 #% endif
 
 
