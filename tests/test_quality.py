@@ -63,7 +63,6 @@ def check_types(project: BakedProject, workshop: Path, cache: Path) -> None:
     assert said.startswith("Success: no issues found in "), said
 
 
-@pytest.mark.xdist_group("mypy-celery")
 @pytest.mark.parametrize("answers", variants("celery"))
 def test_the_types_of_a_plain_project_hold(
     bake: Bake, workshop: Path, mypy_cache: Path, answers: dict[str, str]
@@ -71,7 +70,6 @@ def test_the_types_of_a_plain_project_hold(
     check_types(bake(**answers), workshop, mypy_cache / "celery")
 
 
-@pytest.mark.xdist_group("mypy-django")
 @pytest.mark.parametrize("answers", variants("django"))
 def test_the_types_of_a_django_project_hold(
     bake: Bake, workshop: Path, mypy_cache: Path, answers: dict[str, str]
