@@ -78,22 +78,24 @@ def state(request: HttpRequest, job_id: uuid.UUID) -> JsonResponse:  # noqa: ARG
     return JsonResponse({"id": str(job.id), "state": "SENT" if job.sent else "UNSENT"})
 #% else
     result: AsyncResult[Any] = AsyncResult(str(job.id))
+    # Read once: between two reads the state could change, or the server go away.
 #% if cookiecutter.result_backend == "redis"
     try:
-        answer: dict[str, Any] = {"id": str(job.id), "state": result.state}
+        meta = result.backend.get_task_meta(result.id)
     except BackendGetMetaError:
         return error(503, "The results cannot be read; try again later.")
 #% else
-    answer: dict[str, Any] = {"id": str(job.id), "state": result.state}
+    meta = result.backend.get_task_meta(result.id)
 #% endif
-    answer |= {"result": None, "error": None}
-    if result.state == "PENDING" and not job.sent:
+    answer = {"id": str(job.id), "state": meta["status"], "result": None, "error": None}
+    if meta["status"] == "PENDING" and not job.sent:
         answer["state"] = "UNSENT"
-    elif result.failed():
-        answer["error"] = str(result.result)
+    elif isinstance(meta["result"], BaseException):
+        # Why it failed, or why it will be tried again.
+        answer["error"] = str(meta["result"])
     else:
         # The value of a task that is done, or the progress of one that is running.
-        answer["result"] = result.result
+        answer["result"] = meta["result"]
     return JsonResponse(answer)
 #% endif
 

@@ -92,6 +92,17 @@ def test_a_broker_that_is_down_is_named(client: Client) -> None:
     job = Job.objects.get()
     assert not job.sent
     assert client.get(f"/jobs/{job.id}/").json()["state"] == "UNSENT"
+#% if cookiecutter.result_backend != "none"
+
+
+@pytest.mark.usefixtures("broker")
+def test_a_job_that_will_be_tried_again_says_why(client: Client) -> None:
+    """An error that is no end is an error, too."""
+    job = Job.objects.create(task=tasks.add.name, sent=True)
+    app.backend.mark_as_retry(str(job.id), ValueError("busy"))
+    answer = client.get(f"/jobs/{job.id}/").json()
+    assert answer == {"id": str(job.id), "state": "RETRY", "result": None, "error": "busy"}
+#% endif
 #% if cookiecutter.result_backend == "redis"
 
 
