@@ -14,6 +14,8 @@ PACKAGE = ANSWERS["__package"]
 DROPPED = {
     "project_type": {
         "celery": [
+            "deploy/kubernetes/base/migrate.yaml",
+            "deploy/kubernetes/base/web.yaml",
             "gunicorn.conf.py",
             "manage.py",
             "jobs",
@@ -32,12 +34,13 @@ DROPPED = {
         ],
     },
     "ci": {
-        "github": [".gitlab-ci.yml"],
+        "github": [".gitlab-ci.yml", "renovate.json"],
         "gitlab": [".github"],
-        "none": [".github", ".gitlab-ci.yml"],
+        "none": [".github", ".gitlab-ci.yml", "renovate.json"],
     },
     "deployment": {
-        "none": [".dockerignore", "Dockerfile", "compose.yaml"],
+        "compose": ["deploy"],
+        "none": [".dockerignore", "Dockerfile", "compose.yaml", "deploy"],
     },
 }
 

@@ -34,6 +34,7 @@ OTHERS = [
     for index, ci, deployment in [
         *[(0, "none", "none"), (4, "gitlab", "compose")],
         *[(8, "github", "none"), (9, "gitlab", "none")],
+        *[(0, "github", "kubernetes"), (4, "none", "kubernetes"), (9, "gitlab", "kubernetes")],
     ]
 ]
 # What a generated project reads from the environment, and what would lead its commands astray.

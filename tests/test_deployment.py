@@ -3,17 +3,22 @@
 import base64
 import json
 import re
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import kombu
 import pytest
+import redis
 import yaml
 
-from tests.compose import Compose, interpolated
+from tests import servers
 from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject
+from tests.deployed import Compose, Kubernetes, interpolated, manifests, pods, rendered
+from tests.service import Service
 from tests.test_quality import AWKWARD
 
 SECRETS = {
@@ -23,13 +28,14 @@ SECRETS = {
     "SECRET_KEY": "s" * 64,
     "ALLOWED_HOSTS": "jobs.example.org",
 }
+TOOLS = Path(sys.executable).parent
 SCHEMA = ("check-jsonschema", "--builtin-schema")
 YAML = """\
 extends: default
 rules:
   comments: {min-spaces-from-content: 1}
   document-start: disable
-  line-length: {max: 110}
+  line-length: {max: 130}
   truthy: {check-keys: false}
 """
 # Each with the files that it checks.
@@ -39,21 +45,35 @@ CHECKERS = {
     "compose-lint": (("compose-lint", "--quiet"), "compose.yaml"),
     "github": ((*SCHEMA, "vendor.github-workflows"), ".github/workflows/*.yml"),
     "timeouts": ((*SCHEMA, "custom.github-workflows-require-timeout"), ".github/workflows/*.yml"),
+    "actionlint": (("actionlint",), ".github/workflows/*.yml"),
     "zizmor": (("zizmor", "--quiet", "--offline"), ".github/**/*.yml"),
     "dependabot": ((*SCHEMA, "vendor.dependabot"), ".github/dependabot.yml"),
     "gitlab": ((*SCHEMA, "vendor.gitlab-ci"), ".gitlab-ci.yml"),
+    "renovate": ((*SCHEMA, "vendor.renovate"), "renovate.json"),
     "yamllint": (("yamllint", "--strict", "-d", YAML), "**/*.y*ml"),
 }
-AWKWARD_ONES = [COMBINATIONS[1] | AWKWARD, COMBINATIONS[9] | AWKWARD | {"ci": "gitlab"}]
+# A slug that YAML without quotes takes for a truth value is awkward, too.
+AWKWARD_ONES = [
+    COMBINATIONS[1] | AWKWARD,
+    COMBINATIONS[3] | AWKWARD | {"deployment": "kubernetes"},
+    COMBINATIONS[9] | AWKWARD | {"ci": "gitlab", "deployment": "kubernetes"},
+    COMBINATIONS[10] | {"project_slug": "off", "deployment": "kubernetes"},
+]
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_every_file_passes_its_checker(bake: Bake, checker: str) -> None:
     (program, *options), pattern = CHECKERS[checker]
     projects = [bake(**answers) for answers in [*COMBINATIONS, *OTHERS, *AWKWARD_ONES]]
-    files = [path for project in projects for path in sorted(project.path.glob(pattern))]
+    places = [*(project.path for project in projects), TEMPLATE]
+    files = [
+        path
+        for place in places
+        for path in sorted(place.glob(pattern))
+        if not {".venv", "{{cookiecutter.project_slug}}", "templates"} & set(path.parts)
+    ]
     assert files
-    projects[0].run(Path(sys.executable).parent / program, *options, *files)
+    projects[0].run(TOOLS / program, *options, *files)
 
 
 def test_compose_refuses_to_start_without_any_of_its_secrets(
@@ -81,6 +101,153 @@ def test_actions_are_those_that_this_repository_uses_itself_or_knows(bake: Bake)
     ours = (TEMPLATE / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
     assert used[0] in ours
 
+
+# --- Kubernetes -------------------------------------------------------------------------------
+
+CLUSTERS = [each | {"deployment": "kubernetes"} for each in COMBINATIONS]
+CLUSTERS += [each for each in AWKWARD_ONES if each.get("deployment") == "kubernetes"]
+
+
+@pytest.mark.parametrize("overlay", ["base", "production"])
+def test_what_kustomize_makes_is_what_a_cluster_accepts(
+    bake: Bake, tmp_path: Path, overlay: str
+) -> None:
+    files = []
+    for number, answers in enumerate(CLUSTERS):
+        files.append(tmp_path / f"{number}.yaml")
+        files[-1].write_text(rendered(bake(**answers), overlay))
+    done = subprocess.run(
+        [TOOLS / "kubernetes-validate", "--strict", *files],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    unknown = {line for line in said.splitlines() if " passed for resource " not in line}
+    # It knows the kinds of Kubernetes alone.
+    assert all("kind ScaledObject with api version keda.sh/v1alpha1" in line for line in unknown)
+    assert len(unknown) == (len(CLUSTERS) if overlay == "production" else 0)
+
+
+@pytest.mark.parametrize("overlay", ["base", "production"])
+def test_no_pod_may_do_more_than_it_needs(bake: Bake, overlay: str) -> None:
+    for answers in CLUSTERS:
+        for pod in pods(manifests(bake(**answers), overlay)).values():
+            assert pod["automountServiceAccountToken"] is False
+            assert pod["enableServiceLinks"] is False
+            # https://kubernetes.io/docs/concepts/security/pod-security-standards, "restricted".
+            assert pod["securityContext"] == {
+                "runAsNonRoot": True,
+                **dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"), 10001),
+                "seccompProfile": {"type": "RuntimeDefault"},
+            }
+            assert not any("hostPath" in volume for volume in pod["volumes"])
+            for container in [*pod["containers"], *pod.get("initContainers", [])]:
+                assert container["securityContext"] == {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "readOnlyRootFilesystem": True,
+                }
+                asked, limits = (container["resources"][key] for key in ("requests", "limits"))
+                assert asked["memory"] == limits["memory"]
+                assert asked["cpu"]
+
+
+def test_the_manifests_and_the_compose_file_say_the_same(bake: Bake) -> None:
+    for answers in CLUSTERS:
+        project = bake(**answers)
+        services = yaml.safe_load(interpolated(project.read("compose.yaml"), SECRETS))["services"]
+        for name, pod in pods(manifests(project, "base")).items():
+            [container] = pod["containers"]
+            assert container["command"] == services[name]["command"]
+            grace = f"{pod['terminationGracePeriodSeconds']}s"
+            assert grace == services[name]["stop_grace_period"]
+            memory = services[name]["mem_limit"].replace("m", "Mi")
+            assert memory == container["resources"]["limits"]["memory"]
+
+
+def test_the_cluster_has_one_beat_and_as_many_workers_as_it_is_told(bake: Bake) -> None:
+    for answers in CLUSTERS:
+        objects = manifests(bake(**answers), "production")
+        named = {(each["kind"], each["metadata"]["name"]): each for each in objects}
+        beat = named["Deployment", "beat"]["spec"]
+        assert (beat["replicas"], beat["strategy"]) == (1, {"type": "Recreate"})
+        # An autoscaler and a number of its own would be at odds.
+        assert "replicas" not in named["Deployment", "worker"]["spec"]
+
+
+def test_ports_are_those_at_which_the_image_listens(bake: Bake) -> None:
+    for answers in CLUSTERS:
+        project = bake(**answers)
+        listens = dict(re.findall(r"\b(METRICS_PORT|PORT)=(\d+)", project.read("Dockerfile")))
+        objects = manifests(project, "base")
+        ports = {
+            port["name"]: str(port["containerPort"])
+            for pod in pods(objects).values()
+            for port in pod["containers"][0].get("ports", [])
+        }
+        web = {"http": listens["PORT"]} if "PORT" in listens else {}
+        assert ports == {"metrics": listens["METRICS_PORT"]} | web
+        [worker] = [
+            each["spec"]["template"]["metadata"]["annotations"]
+            for each in objects
+            if (each["kind"], each["metadata"]["name"]) == ("Deployment", "worker")
+        ]
+        assert worker["prometheus.io/port"] == ports["metrics"]
+        opened = [each["spec"]["ingress"] for each in objects if "ingress" in each.get("spec", {})]
+        assert {rule["port"] for [policy] in opened for rule in policy["ports"]} == set(ports)
+
+
+def test_no_manifest_holds_a_secret(bake: Bake) -> None:
+    for answers in CLUSTERS:
+        project = bake(**answers)
+        objects = manifests(project, "production")
+        assert not [each for each in objects if each["kind"] == "Secret"]
+        shown = project.read("README.md").split("```ini\n")[1].split("```")[0]
+        for name in re.findall(r"(?m)^(\w+)=", shown):
+            for each in objects:
+                assert name not in each.get("data", {}), name
+        for url in re.findall(r"\w+://[^ \"/]*@", rendered(project, "production")):
+            assert url == "redis://:$(REDIS_PASSWORD)@"
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"project_type": "celery", "broker": "redis", "result_backend": "redis"},
+        {"project_type": "celery", "broker": "rabbitmq", "result_backend": "none"},
+    ],
+    ids=["redis", "rabbitmq"],
+)
+def test_the_autoscaler_looks_where_tasks_wait(
+    bake: Bake, synced: Bake, answers: dict[str, str]
+) -> None:
+    objects = manifests(bake(**answers, deployment="kubernetes"), "production")
+    [scaler] = [each["spec"] for each in objects if each["kind"] == "ScaledObject"]
+    [trigger] = scaler["triggers"]
+    read = trigger["metadata"]
+    with servers.addresses(answers["broker"], answers["result_backend"]) as urls:
+        service = Service(synced(**answers), urls["CELERY_BROKER_URL"])
+        with service:
+            service.run("uv", "run", "python", "-c", SEND.format(module="celery_app"), env=urls)
+        if trigger["type"] == "redis":
+            assert set(read) == {
+                *("addressFromEnv", "passwordFromEnv"),
+                *("databaseIndex", "listName", "listLength"),
+            }
+            url = urls["CELERY_BROKER_URL"].rpartition("/")[0]
+            with redis.Redis.from_url(f"{url}/{read['databaseIndex']}") as client:
+                assert client.llen(read["listName"]) == 38
+        else:
+            assert set(read) == {"hostFromEnv", "mode", "queueName", "value"}
+            assert (read["mode"], read["hostFromEnv"]) == ("QueueLength", "CELERY_BROKER_URL")
+            with kombu.Connection(urls["CELERY_BROKER_URL"]) as connection:
+                channel: Any = connection.channel()
+                assert channel.queue_declare(read["queueName"], passive=True).message_count == 38
+
+
+# --- What runs --------------------------------------------------------------------------------
 
 SEND = """
 from {module} import tasks
@@ -113,12 +280,18 @@ def get(url: str, **headers: str) -> tuple[int, str]:
 
 @pytest.fixture
 def made(project: Bake, request: pytest.FixtureRequest) -> BakedProject:
-    """Give a project with its developer's own addresses, which must not get into an image."""
-    made = project(**request.param)
-    (made.path / ".env").write_text("CELERY_BROKER_URL=redis://localhost:1/0\n")
+    """Give a project with addresses and secrets, which must not get into an image."""
+    deployment = request.getfixturevalue("deployment")
+    made = project(**request.param, deployment=deployment)
+    for name in (".env", ".env.production"):
+        (made.path / name).write_text("CELERY_BROKER_URL=redis://localhost:1/0\n")
     return made
 
 
+RUNNERS: dict[str, type[Compose]] = {"compose": Compose, "kubernetes": Kubernetes}
+
+
+@pytest.mark.parametrize("deployment", RUNNERS)
 @pytest.mark.parametrize(
     "made",
     [
@@ -128,13 +301,14 @@ def made(project: Bake, request: pytest.FixtureRequest) -> BakedProject:
     ids=["celery-redis-redis", "django-rabbitmq-database"],
     indirect=True,
 )
-def test_what_compose_says_runs_and_loses_no_task(made: BakedProject, tmp_path: Path) -> None:
-    with Compose(made, tmp_path, SECRETS) as compose:
+def test_what_the_deployment_says_runs_and_loses_no_task(
+    made: BakedProject, deployment: str, tmp_path: Path
+) -> None:
+    with RUNNERS[deployment](made, tmp_path, SECRETS) as compose:
         built = compose.image.files()
-        assert not [name for name in built if Path(name).name == ".env"]
+        assert not [name for name in built if Path(name).name.startswith(".env")]
         first, second = compose.up("worker", scale=2)
         compose.up("beat")
-        compose.up("flower")
         if "web" in compose.services:
             answers_on_the_web(compose)
 
@@ -146,7 +320,8 @@ def test_what_compose_says_runs_and_loses_no_task(made: BakedProject, tmp_path: 
         assert len(re.findall("succeeded", first.process.output)) > 0
         assert len(re.findall("succeeded", second.process.output)) > 0
 
-        flower_asks_who_is_there(compose)
+        if "flower" in compose.services:
+            flower_asks_who_is_there(compose)
         for name in ("flower", "web", "beat", "worker"):
             for container in compose.started.get(name, []):
                 assert container.stop() == 0, name

@@ -27,6 +27,13 @@ COMMON = {
     *(f"{{package}}/{name}.py" for name in ("dead_letters", "health", "heartbeat")),
     *("{package}/poison.py", "{package}/reliability.py"),
 }
+CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml"}
+MANIFESTS = {
+    *(f"deploy/kubernetes/base/{name}.yaml" for name in ("beat", "kustomization", "network")),
+    "deploy/kubernetes/base/worker.yaml",
+    *(f"deploy/kubernetes/production/{name}.yaml" for name in ("autoscaler", "kustomization")),
+    "deploy/kubernetes/production/namespace.yaml",
+}
 # What an answer adds to them.
 ADDED: dict[str, dict[str, set[str]]] = {
     "project_type": {
@@ -45,10 +52,10 @@ ADDED: dict[str, dict[str, set[str]]] = {
     "result_backend": {"redis": set(), "database": set(), "none": set()},
     "ci": {
         "github": {".github/dependabot.yml", ".github/workflows/ci.yml"},
-        "gitlab": {".gitlab-ci.yml"},
+        "gitlab": {".gitlab-ci.yml", "renovate.json"},
         "none": set(),
     },
-    "deployment": {"compose": {".dockerignore", "Dockerfile", "compose.yaml"}, "none": set()},
+    "deployment": {"compose": CONTAINERS, "kubernetes": CONTAINERS | MANIFESTS, "none": set()},
 }
 
 # Settings that are not the same in both flavours, and why.
@@ -74,6 +81,8 @@ def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, s
     project = bake(**answers)
     given = {question: CHOICES[question][0] for question in ADDED} | answers
     expected = COMMON.union(*(ADDED[question][answer] for question, answer in given.items()))
+    if (given["project_type"], given["deployment"]) == ("django", "kubernetes"):
+        expected |= {f"deploy/kubernetes/base/{name}.yaml" for name in ("migrate", "web")}
     assert project.files() == {name.format(package=project.package) for name in expected}
 
 
@@ -202,6 +211,8 @@ def test_the_sample_environment_lists_every_variable_that_is_read(
     read -= {"DJANGO_SETTINGS_MODULE"}  # it is set by the project itself
     if "compose.yaml" in project.files():
         read |= set(re.findall(r"\$\{([A-Z][A-Z_]+)", project.read("compose.yaml")))
+    manifests = "".join(project.read(name) for name in project.files() if "kubernetes/" in name)
+    read |= set(re.findall(r"(?:- |name: |\$\()([A-Z][A-Z_]+)(?:=|,|\))", manifests))
     listed = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", project.read(".env.example"), re.MULTILINE))
     assert read == listed
 

@@ -109,11 +109,26 @@ def test_only_json_is_accepted() -> None:
 #% if cookiecutter.deployment != "none"
 
 
+#% if cookiecutter.deployment == "kubernetes"
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("compose.yaml", r"stop_grace_period: (\d+)s$"),
+        ("deploy/kubernetes/base/worker.yaml", r"terminationGracePeriodSeconds: (\d+)$"),
+    ],
+)
+def test_containers_are_killed_no_sooner_than_tasks_have_gone_back(name: str, setting: str) -> None:
+    """Whoever stops the worker waits longer than its shutdown takes at most."""
+    text = (Path(__file__).parent.parent / name).read_text(encoding="utf-8")
+    # The first one in each file is that of the worker.
+    match = re.search(setting, text, re.MULTILINE)
+#% else
 def test_containers_are_killed_no_sooner_than_tasks_have_gone_back() -> None:
     """Whoever stops the worker waits longer than its shutdown takes at most."""
     compose = (Path(__file__).parent.parent / "compose.yaml").read_text(encoding="utf-8")
     service = compose.partition("\nservices:")[0]
     match = re.search(r"stop_grace_period: (\d+)s$", service, re.MULTILINE)
+#% endif
     assert match
     assert int(match[1]) >= app.conf["shutdown_grace_period"] + 10
 #% endif

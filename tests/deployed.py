@@ -1,18 +1,21 @@
-"""A Compose file at work without containers: what it says is run on this machine.
+"""A deployment at work without containers: what its files say is run on this machine.
 
-The commands, variables, probes, signals and the order of starts come from `compose.yaml` and
-`Dockerfile`. Only what a container would have of its own is replaced: addresses, ports, and
-directories.
+The commands, variables, probes, signals and the order of starts come from `Dockerfile`, and from
+`compose.yaml` or from what kustomize makes of `deploy/kubernetes/production`. Only what a container
+would have of its own is replaced: addresses, ports, and directories.
 """
 
+import base64
 import contextlib
 import fnmatch
+import functools
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +32,14 @@ from tests.service import Process
 
 DEADLINE = 120.0
 UNITS = {"s": 1, "m": 60}
+KUBECTL = Path(sys.executable).parent / "kubectl"
+SERVERS = {"postgres", "rabbitmq", "redis"}
+# How a kubelet asks over HTTP.
+ASK = """
+import urllib.request
+request = urllib.request.Request("http://localhost:0{path}", headers={headers!r})
+urllib.request.urlopen(request, timeout={timeout})
+"""
 
 
 def interpolated(text: str, variables: dict[str, str]) -> str:
@@ -48,6 +59,26 @@ def interpolated(text: str, variables: dict[str, str]) -> str:
 def seconds(duration: str) -> int:
     """Return how long a duration such as `40s` is."""
     return int(duration[:-1]) * UNITS[duration[-1]]
+
+
+@functools.cache
+def rendered(project: BakedProject, name: str) -> str:
+    """Return what kustomize makes of a directory of `deploy/kubernetes`, made once."""
+    return project.run(KUBECTL, "kustomize", f"deploy/kubernetes/{name}").stdout
+
+
+def manifests(project: BakedProject, name: str) -> list[dict[str, Any]]:
+    """Return the objects that kustomize makes of a directory of `deploy/kubernetes`."""
+    return list(yaml.safe_load_all(rendered(project, name)))
+
+
+def pods(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return what each Deployment and Job starts, by its name."""
+    return {
+        each["metadata"]["name"]: each["spec"]["template"]["spec"]
+        for each in objects
+        if each["kind"] in {"Deployment", "Job"}
+    }
 
 
 class Image:
@@ -94,8 +125,10 @@ class Image:
 class Container:
     """A process of a service, with what a container of it would have."""
 
+    process: Process
+
     def __init__(self, compose: "Compose", name: str, number: int) -> None:
-        """Start it."""
+        """Prepare what it needs; start nothing."""
         image, service = compose.image, compose.services[name]
         self.name = name
         self.service = service
@@ -111,14 +144,19 @@ class Container:
         }
         env |= {key: compose.address(str(value)) for key, value in service["environment"].items()}
         env |= {"PORT": str(self.port), "FLOWER_PORT": str(self.port)}
+        if "METRICS_PORT" in env:
+            env["METRICS_PORT"] = str(self.port)
         self.env = clean_environment() | env
         self.directory = BakedProject(image.root, compose.project.package)
-        command = [str(word) for word in service["command"]]
+        self.log = compose.home / f"{name}-{number}.log"
+
+    def start(self) -> None:
+        """Run the main process."""
+        command = [str(word) for word in self.service["command"]]
         if "worker" in command:
             # Celery takes the name of the host, which each container has for itself.
-            command += ["--hostname", f"celery@{name}-{number}"]
-        log = compose.home / f"{name}-{number}.log"
-        self.process = Process(command, self.directory, self.env, log)
+            command += ["--hostname", f"celery@{self.log.stem}"]
+        self.process = Process(command, self.directory, self.env, self.log)
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command beside the process, as `docker compose exec` does."""
@@ -130,19 +168,25 @@ class Container:
             assert self.process.process.wait(DEADLINE) == 0, self.process.output
             return
         assert condition == "service_healthy"
-        kind, *probe = self.service["healthcheck"]["test"]
-        assert kind == "CMD"
-        # The only port in a probe is the one at which the service listens.
-        probe = [re.sub(r"(?<=localhost:)\d+", str(self.port), word) for word in probe]
         end = time.monotonic() + DEADLINE
-        while (done := self.run(*probe, check=False)).returncode:
+        while (done := self.probe(self.service["healthcheck"]["test"])).returncode:
             assert self.process.process.poll() is None, self.process.output
             assert time.monotonic() < end, f"{done.stdout}{done.stderr}{self.process.output}"
             time.sleep(0.2)
 
+    def probe(self, test: list[str]) -> subprocess.CompletedProcess[str]:
+        """Run a probe, as it stands in a Compose file."""
+        kind, *command = test
+        assert kind == "CMD"
+        # The only port in a probe is the one at which the service listens.
+        words = [re.sub(r"(?<=localhost:)\d+", str(self.port), word) for word in command]
+        return self.run(*words, check=False)
+
     def stop(self) -> int:
-        """Stop it as Compose does; return its exit status. It needs no SIGKILL."""
+        """Stop it as whoever runs it does; return its exit status. It needs no SIGKILL."""
         begin = time.monotonic()
+        if "pre_stop" in self.service:
+            self.run(*self.service["pre_stop"])
         status = self.process.stop(signal.Signals[self.service.get("stop_signal", "SIGTERM")])
         assert time.monotonic() - begin < seconds(self.service["stop_grace_period"]), self.name
         return status
@@ -168,7 +212,8 @@ class Compose:
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """End what is left; add what it said to an error."""
-        for container in [each for scaled in self.started.values() for each in scaled]:
+        scaled = [container for containers in self.started.values() for container in containers]
+        for container in [each for each in scaled if hasattr(each, "process")]:
             container.process.kill()
             if error is not None:
                 error.add_note(f"--- {container.name}\n{container.process.output}")
@@ -185,18 +230,24 @@ class Compose:
         if name in self.started:
             return self.started[name]
         service = self.services[name]
-        if service.get("build") is None:
+        if name in SERVERS:
             self.stack.enter_context(getattr(self, name)(service))
             self.started[name] = []
             return []
         for other, how in service["depends_on"].items():
             for container in self.up(other):
                 container.wait(how["condition"])
-        self.started[name] = [Container(self, name, number) for number in range(scale)]
+        containers = self.started[name] = [Container(self, name, n) for n in range(scale)]
+        for container in containers:
+            self.prepare(container)
+            container.start()
         if "healthcheck" in service:
-            for container in self.started[name]:
+            for container in containers:
                 container.wait("service_healthy")
-        return self.started[name]
+        return containers
+
+    def prepare(self, container: Container) -> None:
+        """Do what comes before the start of a container: here, nothing."""
 
     def probe(self, service: dict[str, Any], *, env: dict[str, str], options: list[str]) -> None:
         """Run the probe of a server until it is well, where this machine has its command."""
@@ -222,7 +273,7 @@ class Compose:
         try:
             server.wait_for("Ready to accept connections")
             self.probe(service, env=os.environ | service["environment"], options=["-p", str(port)])
-            self.addresses["@redis:6379"] = f"@localhost:{port}"
+            self.addresses[r"@redis(\.example\.org)?:6379"] = f"@localhost:{port}"
             password = service["environment"]["REDISCLI_AUTH"]
             with redis.Redis(port=port, password=password) as client:
                 kept = client.config_get("appendonly", "maxmemory-policy")
@@ -257,3 +308,95 @@ class Compose:
             )
             self.addresses["@postgres/"] = f"@localhost:{address.port}/"
             yield
+
+
+class Kubernetes(Compose):
+    """A project in a cluster, as the production overlay of its manifests says.
+
+    The servers, which the manifests leave to the cluster, are those of the Compose file.
+    """
+
+    def __init__(self, project: BakedProject, home: Path, variables: dict[str, str]) -> None:
+        """Build the image; start nothing. The variables make up the Secret, too."""
+        super().__init__(project, home, variables)
+        objects = manifests(project, "production")
+        [config] = [each for each in objects if each["kind"] == "ConfigMap"]
+        sources = {
+            f"configMapRef {config['metadata']['name']}": config["data"],
+            "secretRef service": self.secret(config["metadata"]["namespace"], variables),
+        }
+        outside = {name: each for name, each in self.services.items() if name in SERVERS}
+        inside = {name: service_of(pod, sources) for name, pod in pods(objects).items()}
+        self.services = {**outside, **inside}
+
+    def secret(self, namespace: str, variables: dict[str, str]) -> dict[str, str]:
+        """Return the Secret that a command of the README makes of a file that it shows."""
+        readme = self.project.read("README.md")
+        names = re.findall(r"(?m)^(\w+)=", readme.split("```ini\n")[1].split("```")[0])
+        password = {"REDIS_PASSWORD": variables["BROKER_PASSWORD"]}
+        known = self.services["worker"]["environment"] | password
+        lines = "".join(f"{name}={known[name]}\n" for name in names)
+        (self.project.path / ".env.production").write_text(lines)
+        [command] = re.findall(r"(?m)^kubectl (create secret .+)$", readme)
+        options = ("--dry-run=client", "--output=yaml")
+        made = yaml.safe_load(self.project.run(KUBECTL, *command.split(), *options).stdout)
+        assert made["metadata"] == {"name": "service", "namespace": namespace}
+        return {name: base64.b64decode(value).decode() for name, value in made["data"].items()}
+
+    def up(self, name: str, scale: int = 1) -> list[Container]:
+        """Start what a Deployment or Job describes; wait until it is ready, and alive."""
+        for server in sorted(SERVERS & set(self.services)):
+            super().up(server)
+        containers = super().up(name, scale)
+        for container in containers:
+            if "live" in container.service:
+                done = container.probe(container.service["live"])
+                assert done.returncode == 0, done.stdout + done.stderr
+        return containers
+
+    def prepare(self, container: Container) -> None:
+        """Run the init containers, each until it succeeds; the Job may start after the pods."""
+        for command in container.service["init"]:
+            end = time.monotonic() + DEADLINE
+            while (done := container.run(*command, check=False)).returncode:
+                assert time.monotonic() < end, done.stdout + done.stderr
+                self.up("migrate")
+            assert "migrate" in self.started, "nothing waits for the migrations"
+            [job] = self.up("migrate")
+            job.wait("service_completed_successfully")
+
+
+def service_of(pod: dict[str, Any], sources: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """Return a pod in the words of a Compose file, with its variables from the `sources`."""
+    [container] = pod["containers"]
+    assert all(each["envFrom"] == container["envFrom"] for each in pod.get("initContainers", []))
+    environment: dict[str, str] = {}
+    for source in container["envFrom"]:
+        [(kind, reference)] = source.items()
+        environment |= sources[f"{kind} {reference['name']}"]
+    for variable in container.get("env", []):
+        value = re.sub(r"\$\((\w+)\)", lambda name: environment[name[1]], variable["value"])
+        environment[variable["name"]] = value
+    service: dict[str, Any] = {
+        "command": container["command"],
+        "depends_on": {},
+        "environment": environment,
+        "init": [each["command"] for each in pod.get("initContainers", [])],
+        "stop_grace_period": f"{pod['terminationGracePeriodSeconds']}s",
+    }
+    if "readinessProbe" in container:
+        service["healthcheck"] = {"test": probe_of(container["readinessProbe"])}
+        service["live"] = probe_of(container["livenessProbe"])
+    if "lifecycle" in container:
+        service["pre_stop"] = container["lifecycle"]["preStop"]["exec"]["command"]
+    return service
+
+
+def probe_of(probe: dict[str, Any]) -> list[str]:
+    """Return the probe of a pod as it would stand in a Compose file."""
+    if "exec" in probe:
+        return ["CMD", *probe["exec"]["command"]]
+    asked = probe["httpGet"]
+    headers = {header["name"]: header["value"] for header in asked["httpHeaders"]}
+    code = ASK.format(path=asked["path"], headers=headers, timeout=probe["timeoutSeconds"])
+    return ["CMD", "python", "-c", code]
