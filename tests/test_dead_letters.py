@@ -75,7 +75,7 @@ class Poisoned:
         """Start workers, one after the other, until all three are dead letters; return the last."""
         end = time.monotonic() + DEADLINE
         worker = self.start()
-        while len(re.findall("CRITICAL.* is a dead letter: ", self.log())) < 3:
+        while len(re.findall("critical.* is a dead letter: ", self.log())) < 3:
             assert time.monotonic() < end, self.log()
             if worker.process.poll() is not None:
                 worker = self.start()

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent import futures
 from http import HTTPStatus
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -223,11 +224,9 @@ def test_a_task_that_cannot_call_another_one_fails(synced: Bake, kind: str) -> N
 
 def seconds_of(worker: Process, task: str) -> float:
     """Return the seconds between the first and the last line that a log has about a task."""
-    times = re.findall(rf"(?m)^\[(\S+ \S+),(\d+): .*{task}", worker.output)
-    first, *_, last = (
-        time.mktime(time.strptime(day, "%Y-%m-%d %H:%M:%S")) + int(ms) / 1000 for day, ms in times
-    )
-    return last - first
+    times = re.findall(rf"(?m)^(\S+) .*{task}", worker.output)
+    first, *_, last = (datetime.fromisoformat(each) for each in times)
+    return (last - first).total_seconds()
 
 
 @pytest.fixture(params=KINDS)

@@ -138,7 +138,7 @@ def test_every_dependency_is_imported_and_every_import_is_a_dependency(
     texts = "".join(project.read(name) for name in service)
     imported |= set(re.findall(r'"(django_celery_results|whitenoise)\b', texts))
     ours = {project.package, "app", "jobs", "celery_app"}
-    of_celery = {"kombu", "redis"}
+    of_celery = {"billiard", "kombu", "redis"}
     third = imported - sys.stdlib_module_names - ours - of_celery
     dependencies = tomllib.loads(project.read("pyproject.toml"))["project"]["dependencies"]
     names = {re.split(r"[^\w-]", dependency)[0].replace("-", "_") for dependency in dependencies}

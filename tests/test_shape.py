@@ -25,7 +25,12 @@ COMMON = {
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
     *("tests/fault_tasks.py", "tests/test_faults.py"),
     *(f"{{package}}/{name}.py" for name in ("dead_letters", "health", "heartbeat")),
-    *("{package}/poison.py", "{package}/reliability.py"),
+    *(
+        "{package}/logs.py",
+        "{package}/metrics.py",
+        "{package}/poison.py",
+        "{package}/reliability.py",
+    ),
 }
 CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml"}
 MANIFESTS = {

@@ -3,6 +3,8 @@
 The names are those of https://docs.gunicorn.org/en/stable/settings.html.
 """
 
+#= from {{ cookiecutter.project_slug }} import logs
+
 #= wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
 # A request mostly waits, for the database or the broker: each process serves several at once.
 workers = 2
@@ -10,5 +12,6 @@ threads = 4
 # Leaks end: a process is replaced after so many requests, not all of them at the same time.
 max_requests = 1000
 max_requests_jitter = 100
+logconfig_dict = logs.configuration()
 # No socket to steer it from outside.
 control_socket_disable = True

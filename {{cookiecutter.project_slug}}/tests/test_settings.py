@@ -45,7 +45,7 @@ def test_every_setting_is_one_that_celery_knows() -> None:
     #% endif
     names = {name for name in vars(celeryconfig) if name[0] != "_" and name.islower()} - helpers
 #% endif
-    ours = {"redelivery_limit", "shutdown_grace_period"}
+    ours = {"metrics_port", "redelivery_limit", "shutdown_grace_period"}
     assert names - ours - SETTING_KEYS == set()
 
 

@@ -121,6 +121,8 @@ redelivery_limit = env.int("CELERY_REDELIVERY_LIMIT", 3)
 # Seconds for running tasks after SIGTERM; then they go back to their queue. Whoever sends the
 # signal must wait 10 s longer before SIGKILL.
 shutdown_grace_period = env.float("CELERY_SHUTDOWN_GRACE_PERIOD", 25)
+# Where the worker serves metrics, if anywhere.
+metrics_port = env.int("METRICS_PORT", None)
 # A long task holds back no other. For tasks of milliseconds, 16 or more gives more throughput.
 worker_prefetch_multiplier = 1
 # A task that the broker will give to another worker must not run on here.

@@ -36,8 +36,10 @@ import threading
 #% if cookiecutter.broker == "redis"
 from datetime import datetime
 #% endif
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
+from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 #% if django
 from celery import Celery, current_app, signals
 from celery.contrib.django.task import DjangoTask as Task
@@ -71,6 +73,7 @@ from kombu.transport.native_delayed_delivery import (
 from redis.exceptions import RedisError
 #% endif
 
+from . import logs, metrics
 from .heartbeat import Heartbeat
 from .poison import Guard
 #% if django
@@ -86,12 +89,43 @@ class OutOfMemoryError(Exception):
 class ReliableRequest(Request):
     """What the worker's main process knows of a task."""
 
+    on_success: Any
+
+    def __init_subclass__(cls) -> None:
+        """Count successes: of this class, Celery makes one for each task, with its own handler."""
+        handle = cls.on_success
+
+        def on_success(self: Self, outcome: Any, **options: Any) -> Any:
+            failed, _value, seconds = outcome
+            if not failed:
+                metrics.count(self.name, "SUCCESS", seconds)
+            return handle(self, outcome, **options)
+
+        if current_app.conf["metrics_port"]:
+            cls.on_success = on_success
+#% if django
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Take a message with the arguments of `celery.worker.request.Request`."""
+        super().__init__(*args, **options)
+        logs.requests[self.id] = self
+#% endif
+
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
         """Handle the failure of the task; a `MemoryError` under a name that does not end us."""
-        error = getattr(exc_info.exception, "exc", exc_info.exception)  # as the pool wraps it
+        error = exc_info.exception
+        if isinstance(error, ExceptionWithTraceback):  # as the pool wraps it
+            error = error.exc
+        metrics.count_failure(self, error)
         if isinstance(error, MemoryError):
             exc_info.exception = OutOfMemoryError(*error.args)
-        return super().on_failure(exc_info, *args, **options)
+        with logs.about(self):
+            return super().on_failure(exc_info, *args, **options)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001
+        """Log that the task has used up its time."""
+        with logs.about(self):
+            super().on_timeout(soft, timeout)
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002
         """End the task because the connection is lost; write no result, that server may be away."""
@@ -170,10 +204,16 @@ class ReliableCelery(Celery):
 
     task_cls = ReliableTask  # type: ignore[assignment]
 
+    @cached_property
+    def Beat(self) -> Any:  # noqa: N802  # so Celery names it
+        """The class that `celery beat` runs."""
+        return self.subclass_with_self(logs.Beat)
+
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create an app with the arguments of `celery.Celery`."""
         super().__init__(*args, **options)
         self.steps["consumer"].update({Guard, Heartbeat})
+        self.steps["worker"].add(metrics.Metrics)
 #% if cookiecutter.broker == "rabbitmq"
         self.prepared: set[str] = set()  # the names of queues that delayed tasks can come to
 #% endif

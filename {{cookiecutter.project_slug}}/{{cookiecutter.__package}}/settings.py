@@ -18,6 +18,8 @@ from celery.schedules import crontab
 from django.core.management.utils import get_random_secret_key
 from environs import FileAwareEnv
 
+from . import logs
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = FileAwareEnv(strip_whitespace=True)
@@ -57,6 +59,7 @@ INSTALLED_APPS = [
     "jobs",
 ]
 MIDDLEWARE = [
+#=     "{{ cookiecutter.project_slug }}.logs.log_requests",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -85,7 +88,7 @@ STATIC_URL = "static/"
 if not DEBUG:
     # The web server serves what `collectstatic` gathered, compressed, under names to be cached.
     STATIC_ROOT = BASE_DIR / "staticfiles"
-    MIDDLEWARE.insert(1, "whitenoise.middleware.WhiteNoiseMiddleware")
+    MIDDLEWARE.insert(2, "whitenoise.middleware.WhiteNoiseMiddleware")
     STORAGES = {
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
         "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
@@ -117,6 +120,12 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+
+# --- Logs -------------------------------------------------------------------------------------
+
+# Not by Django, which would add handlers of its own.
+LOGGING_CONFIG = None
+logs.configure()
 
 # --- Language and time ------------------------------------------------------------------------
 
