@@ -173,6 +173,7 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
     made = with_tasks(project(project_type="django"), "jobs/tasks.py")
     server, base = secured
     port = servers.free_port()
+    (tmp_path / "key").write_text(f"{KEY}\n")
     env = {
         "ALLOWED_HOSTS": "127.0.0.1",
         "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
@@ -180,7 +181,7 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
         "HEARTBEAT_DIR": str(tmp_path),
         "LOG_FORMAT": "json",
         "PORT": str(port),
-        "SECRET_KEY": KEY,
+        "SECRET_KEY_FILE": str(tmp_path / "key"),
         "SECURE_SSL_REDIRECT": "0",
     }
     with Service(made, f"{base}/0", f"{base}/1", env) as service:

@@ -13,8 +13,8 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from concurrent import futures
-from http import HTTPStatus
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 

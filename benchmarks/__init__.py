@@ -1,0 +1,1 @@
+"""Measurements that anybody can repeat; their last results lie beside them."""
