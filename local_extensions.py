@@ -12,6 +12,7 @@ import re
 import sys
 import unicodedata
 import zoneinfo
+from html import escape
 from typing import NoReturn
 
 from cookiecutter.exceptions import FailedHookException
@@ -101,6 +102,11 @@ def markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", text)
 
 
+def html(text: str) -> str:
+    """Return ``text`` so that a page shows it as it was typed, also through Django's templates."""
+    return escape(text).replace("{", "&#123;").replace("}", "&#125;")
+
+
 def celery_namespace(source: str) -> str:
     """Return the settings in ``source`` under the names that Django's settings give them.
 
@@ -123,7 +129,7 @@ class Answers(Extension):
         super().__init__(environment)
         filters = (
             checked_line, checked_slug, checked_email, checked_timezone,
-            quoted, markdown, celery_namespace,
+            quoted, markdown, html, celery_namespace,
         )  # fmt: skip
         environment.filters.update({function.__name__: function for function in filters})
 
@@ -131,5 +137,7 @@ class Answers(Extension):
         """Return ``source`` with its ``#%`` lines as Jinja statements that leave no line behind."""
         if name is None:  # an answer from the command line, and no file of the template
             return source
+        if name.endswith(".html"):  # its other lines are Django's, with the same braces
+            source = re.sub(r"(?m)^(?![ \t]*#[%=] ).+", r"{% raw %}\g<0>{% endraw %}", source)
         source = re.sub(r"^([ \t]*)#= ", r"\1", source, flags=re.MULTILINE)
         return re.sub(r"^[ \t]*#% (.*)\n?", r"{% \1 %}", source, flags=re.MULTILINE)

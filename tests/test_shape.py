@@ -47,10 +47,14 @@ ADDED: dict[str, dict[str, set[str]]] = {
             *("{package}/celeryconfig.py", "{package}/tasks.py"),
         },
         "django": {
-            *("gunicorn.conf.py", "manage.py", "tests/test_views.py"),
+            *("gunicorn.conf.py", "manage.py"),
+            *(f"tests/test_{name}.py" for name in ("admin", "page", "views")),
             *(f"{{package}}/{name}.py" for name in ("asgi", "celery", "settings", "urls", "wsgi")),
-            *(f"jobs/{name}.py" for name in ("__init__", "apps", "models", "tasks", "urls")),
-            *("jobs/views.py", "jobs/migrations/__init__.py", "jobs/migrations/0001_initial.py"),
+            *(f"jobs/{name}.py" for name in ("__init__", "admin", "apps", "models", "page")),
+            *(f"jobs/{name}.py" for name in ("services", "tasks", "urls", "views")),
+            *("jobs/migrations/__init__.py", "jobs/migrations/0001_initial.py"),
+            *("jobs/static/jobs/icon.svg", "jobs/static/jobs/jobs.css"),
+            "jobs/templates/jobs/index.html",
         },
     },
     "broker": {"redis": set(), "rabbitmq": set()},
@@ -88,15 +92,18 @@ def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, s
     expected = COMMON.union(*(ADDED[question][answer] for question, answer in given.items()))
     if (given["project_type"], given["deployment"]) == ("django", "kubernetes"):
         expected |= {f"deploy/kubernetes/base/{name}.yaml" for name in ("migrate", "web")}
+    if given["project_type"] == "django" and given["result_backend"] != "none":
+        expected |= {"jobs/static/jobs/jobs.js"}
     assert project.files() == {name.format(package=project.package) for name in expected}
 
 
 def test_no_trace_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
     for name in project.files():
-        # The expressions of GitHub are no trace.
+        # The expressions of GitHub are no trace, nor are those of Django.
         text = re.sub(r"\$\{\{ [\w.-]+ \}\}", "", project.read(name))
-        assert not re.search(r"\{\{|\{%|\{#|^\s*#[%=] |cookiecutter\.", text, re.MULTILINE), name
+        trace = r"^\s*#[%=] |cookiecutter\." + r"|\{\{|\{%|\{#" * (not name.endswith(".html"))
+        assert not re.search(trace, text, re.MULTILINE), name
 
 
 def test_no_condition_left_a_gap(bake: Bake, answers: dict[str, str]) -> None:

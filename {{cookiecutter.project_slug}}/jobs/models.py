@@ -10,9 +10,16 @@ class Job(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     task = models.CharField(max_length=200)
-    created = models.DateTimeField(auto_now_add=True)
+    args = models.JSONField(default=list)
+    created = models.DateTimeField(auto_now_add=True, db_index=True)
     sent = models.BooleanField(default=False, help_text="The broker has taken it.")
 
     def __str__(self) -> str:
         """Return what it is and which."""
         return f"{self.task} {self.id}"
+
+    @property
+    def call(self) -> str:
+        """Return how the task was called: ``add(2, 3)``."""
+        name = self.task.rpartition(".")[2]
+        return f"{name}({', '.join(map(repr, self.args))})"

@@ -10,6 +10,9 @@ import os
 import socket
 #% endif
 from collections.abc import Iterator
+#% if django
+from functools import partial
+#% endif
 #% if rows
 from urllib.parse import urlsplit
 #% endif
@@ -18,6 +21,12 @@ from urllib.parse import urlsplit
 import django
 #% endif
 import pytest
+#% if django
+from celery import current_app
+#% endif
+#% if django and cookiecutter.result_backend == "redis"
+from celery.backends.redis import RedisBackend
+#% endif
 #% if rows
 from django.db import connection
 #% endif
@@ -141,3 +150,27 @@ def worker(
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     with Worker(log, **worker_environment) as worker:
         yield worker
+#% if django
+
+
+@pytest.fixture
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send sums to a port where nothing listens."""
+    add = current_app.tasks["jobs.tasks.add"]
+    #% if cookiecutter.broker == "redis"
+    away = current_app.connection_for_write("redis://localhost:1/0")
+    #% else
+    away = current_app.connection_for_write("amqp://guest:guest@localhost:1//")
+    #% endif
+    send = partial(add.apply_async, connection=away)  # type: ignore[call-arg]
+    monkeypatch.setattr(add, "apply_async", send)
+#% if cookiecutter.result_backend == "redis"
+
+
+@pytest.fixture
+def no_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read results from a port where nothing listens."""
+    away = RedisBackend(app=current_app, url="redis://localhost:1/1")
+    monkeypatch.setattr(current_app.backend, "mget", away.mget)
+#% endif
+#% endif

@@ -22,6 +22,12 @@ def test_report_writes_every_page() -> None:
     assert tasks.report(1) == {"pages": 1}
 
 
+def test_report_fails_without_a_page() -> None:
+    """An exception is how a task says that it has failed, and why."""
+    with pytest.raises(ValueError, match=r"at least one page"):
+        tasks.report(0)
+
+
 def test_reach_returns_the_address_of_a_server() -> None:
     """It connects for real."""
     with socket.create_server(("127.0.0.1", 0)) as server:

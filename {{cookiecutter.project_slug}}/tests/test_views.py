@@ -1,17 +1,22 @@
 """The addresses of jobs, on a real broker."""
 
 import uuid
-from functools import partial
+#% if cookiecutter.result_backend != "none"
+from datetime import timedelta
+#% endif
 
 import pytest
+#% if cookiecutter.result_backend != "none"
 from celery import current_app as app
-#% if cookiecutter.result_backend == "redis"
-from celery.backends.redis import RedisBackend
-from celery.result import AsyncResult
 #% endif
 from django.test import Client
+#% if cookiecutter.result_backend != "none"
+from django.utils import timezone
+#% endif
 
+#% if cookiecutter.result_backend != "none"
 from jobs import tasks
+#% endif
 from jobs.models import Job
 
 #% if cookiecutter.result_backend == "none"
@@ -27,18 +32,6 @@ def post(client: Client, body: object) -> tuple[int, dict[str, str]]:
     """Ask for a sum; return the status and the answer."""
     response = client.post("/jobs/add/", body, content_type="application/json")
     return response.status_code, response.json()
-
-
-@pytest.fixture
-def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Send to a port where nothing listens."""
-    #% if cookiecutter.broker == "redis"
-    broker = app.connection_for_write("redis://localhost:1/0")
-    #% else
-    broker = app.connection_for_write("amqp://guest:guest@localhost:1//")
-    #% endif
-    send = partial(tasks.add.apply_async, connection=broker)  # type: ignore[call-arg]
-    monkeypatch.setattr(tasks.add, "apply_async", send)
 
 
 def test_a_job_is_queued_and_its_state_can_be_asked_for(client: Client, worker: Worker) -> None:
@@ -102,17 +95,23 @@ def test_a_job_that_will_be_tried_again_says_why(client: Client) -> None:
     app.backend.mark_as_retry(str(job.id), ValueError("busy"))
     answer = client.get(f"/jobs/{job.id}/").json()
     assert answer == {"id": str(job.id), "state": "RETRY", "result": None, "error": "busy"}
+
+
+@pytest.mark.usefixtures("broker")
+def test_nobody_knows_of_a_job_whose_result_was_dropped(client: Client) -> None:
+    """Results are kept for a day."""
+    job = Job.objects.create(task=tasks.add.name, sent=True)
+    assert client.get(f"/jobs/{job.id}/").json()["state"] == "PENDING"
+    Job.objects.update(created=timezone.now() - timedelta(days=2))
+    assert client.get(f"/jobs/{job.id}/").json()["state"] == "EXPIRED"
 #% endif
 #% if cookiecutter.result_backend == "redis"
 
 
-def test_a_result_backend_that_is_down_is_named(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_results")
+def test_a_result_backend_that_is_down_is_named(client: Client) -> None:
     """Asking for a state does not hang, and does not fail without a word."""
     job = Job.objects.create(task=tasks.add.name, sent=True)
-    away = RedisBackend(app=app, url="redis://localhost:1/1")
-    monkeypatch.setattr("jobs.views.AsyncResult", partial(AsyncResult, backend=away))
     response = client.get(f"/jobs/{job.id}/")
     assert response.status_code == 503
     assert "results" in response.json()["message"]

@@ -26,6 +26,8 @@ def add(x: int, y: int) -> int:
 @shared_task
 def report(pages: int) -> dict[str, int]:
     """Write a report of so many pages, half a second each, and tell how far it is."""
+    if pages < 1:
+        raise ValueError("A report has at least one page.")
     for page in range(pages):
         logger.info("page %d of %d", page + 1, pages)
         time.sleep(0.5)
@@ -34,6 +36,8 @@ def report(pages: int) -> dict[str, int]:
 @shared_task(bind=True)
 def report(self: Task[Any, Any], pages: int) -> dict[str, int]:
     """Write a report of so many pages, half a second each, and tell how far it is."""
+    if pages < 1:
+        raise ValueError("A report has at least one page.")
     for page in range(pages):
         if not self.request.called_directly:
             self.update_state(state="PROGRESS", meta={"done": page, "total": pages})

@@ -19,7 +19,8 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("task", models.CharField(max_length=200)),
-                ("created", models.DateTimeField(auto_now_add=True)),
+                ("args", models.JSONField(default=list)),
+                ("created", models.DateTimeField(auto_now_add=True, db_index=True)),
                 (
                     "sent",
                     models.BooleanField(default=False, help_text="The broker has taken it."),

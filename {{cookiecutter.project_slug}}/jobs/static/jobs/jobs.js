@@ -1,0 +1,65 @@
+// Starts jobs and keeps their table up to date, without a reload of the page.
+
+const form = document.querySelector("form");
+const news = document.querySelector("#news");
+let latest = 0; // requests are numbered: an answer that was overtaken is of no use
+let failures = 0;
+let timer;
+
+const inWords = (row) =>
+  `${row.querySelector("code").textContent}: ${row.querySelector(".state").textContent}`;
+
+// Put what a part of a fresh page contains into the page that is shown.
+const replace = (page, id) =>
+  document.getElementById(id).replaceChildren(...page.getElementById(id).childNodes);
+
+// Show how the jobs go, and say in words which states have changed.
+function show(page) {
+  const changes = [];
+  for (const row of page.querySelectorAll("#jobs tr[id]")) {
+    const old = document.getElementById(row.id);
+    if (!old || inWords(old) !== inWords(row)) changes.push(inWords(row));
+  }
+  if (changes.length) news.textContent = changes.join(", ");
+  else if (failures) news.textContent = "The server answers again.";
+  if (!document.getElementById("jobs").isEqualNode(page.getElementById("jobs"))) {
+    replace(page, "jobs");
+  }
+}
+
+// Ask for the page, or send the form with these options of fetch; ask again while jobs run.
+async function load(options) {
+  const number = (latest += 1);
+  clearTimeout(timer);
+  try {
+    const response = await fetch(form.action, options);
+    const page = new DOMParser().parseFromString(await response.text(), "text/html");
+    if (number !== latest) return;
+    if (!page.getElementById("jobs")) throw new Error(`status ${response.status}`);
+    if (options) replace(page, "alert");
+    show(page);
+    failures = 0;
+  } catch (error) {
+    if (number !== latest) return;
+    failures += 1;
+    news.textContent = `No answer from the server (${error.message}); it is asked again.`;
+  }
+  wait();
+}
+
+// Once a second, and less often the longer the server is away; never while nobody looks.
+function wait() {
+  if (document.hidden || !(failures || document.querySelector("#jobs .open"))) return;
+  timer = setTimeout(load, Math.min(1000 * 2 ** failures, 30_000));
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  news.textContent = "Sending…";
+  load({ method: "POST", body: new FormData(form, event.submitter) });
+});
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) clearTimeout(timer);
+  else load();
+});
+wait();
