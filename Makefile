@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-faults faults lint clean
+.PHONY: help demo test test-faults faults screenshots lint clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -20,6 +20,8 @@ help:
 	@echo '            the tests that kill workers and brokers: some minutes'
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
 	@echo '            into the table of the README'
+	@echo 'make screenshots'
+	@echo '            pictures of the Django page for the README, in docs/'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make clean  remove what the other commands brought'
 
@@ -34,6 +36,9 @@ test-faults: $(UV)
 
 faults: $(UV)
 	$(UV) run --quiet python -m tests.faults
+
+screenshots: $(UV)
+	$(UV) run --quiet python -m tests.screenshots
 
 lint: $(UV)
 	$(UV) run --quiet ruff check

@@ -334,10 +334,14 @@ def answers_on_the_web(compose: Compose) -> None:
     [web] = compose.up("web")
     url = f"http://localhost:{web.port}"
     proxy = {"Host": "jobs.example.org", "X-Forwarded-Proto": "https"}
-    status, page = get(f"{url}/admin/login/", **proxy)
-    assert status == 200
-    style = re.findall(r'href="(/static/[^"]+\.css)"', page)
-    assert get(f"{url}{style[0]}", **proxy)[0] == 200
+    for address in ("/", "/admin/login/"):
+        status, page = get(url + address, **proxy)
+        assert status == 200
+        # Under names that change with what the files contain, to be cached for ever.
+        files = re.findall(r'"(/static/[^"]+\.[0-9a-f]{12}\.(?:css|js|svg))"', page)
+        assert len(files) >= 3, page
+        for file in files:
+            assert get(url + file, **proxy)[0] == 200, file
     assert get(f"{url}/admin/login/", **proxy | {"Host": "evil.example.org"})[0] == 400
     body = json.dumps({"x": 2, "y": 3}).encode()
     request = urllib.request.Request(  # noqa: S310

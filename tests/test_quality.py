@@ -56,6 +56,18 @@ def test_ruff_finds_nothing_to_say(bake: Bake, answers: dict[str, str]) -> None:
     project.run(*ruff, "format", "--check", "--diff", "--no-cache")
 
 
+def test_djlint_finds_nothing_to_say(bake: Bake) -> None:
+    templates = [
+        path
+        for answers in [each for each in [*COMBINATIONS, *OTHERS] if "django" in name_of(each)]
+        for path in bake(**answers).path.glob("*/templates/**/*.html")
+    ]
+    assert templates
+    options = ("--profile", "django", "--indent", "2", "--max-line-length", "100")
+    for said in ("--lint", "--check"):
+        bake().run(sys.executable, "-m", "djlint", *options, said, *templates)
+
+
 def check_types(project: BakedProject, workshop: Path, cache: Path) -> None:
     """Run mypy as the project configures it; what it learns of libraries serves all projects."""
     mypy = (workshop / "bin" / "mypy", "--cache-dir", cache)

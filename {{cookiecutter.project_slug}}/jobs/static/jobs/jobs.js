@@ -62,4 +62,5 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) clearTimeout(timer);
   else load();
 });
+news.textContent = ""; // it says what to do without this script
 wait();

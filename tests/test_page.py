@@ -1,0 +1,236 @@
+"""The page of a Django project, used as people use it: in a real browser, with a real worker."""
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, Route, expect
+
+from tests.browser import Site, chromium, site
+from tests.conftest import Bake
+from tests.proxy import Way
+
+DEADLINE = 120_000  # milliseconds, as Playwright counts
+# Nothing inline, nothing from elsewhere.
+POLICY = "default-src 'none'; form-action 'self'; base-uri 'none'; " + "; ".join(
+    f"{kind}-src 'self'" for kind in ("script", "style", "img", "connect")
+)
+# Of a page that is loaded again, nothing is left of it.
+LISTEN = """
+window.told = [];
+const news = document.querySelector("[role=status]");
+new MutationObserver(() => told.push(news.textContent)).observe(news, {childList: true});
+"""
+expect.set_options(timeout=DEADLINE)
+
+Visit: TypeAlias = Callable[..., "contextlib.AbstractContextManager[Page]"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Run one browser for all tests."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def of_redis(synced: Bake, browser: Browser) -> Iterator[Site]:  # noqa: ARG001
+    """Run a site with Redis for its tasks and their results."""
+    answers = {"broker": "redis", "result_backend": "redis"}
+    with site(synced(project_type="django", **answers), **answers) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def of_rabbitmq(synced: Bake, browser: Browser) -> Iterator[Site]:  # noqa: ARG001
+    """Run a site with RabbitMQ for its tasks, and their results in the database."""
+    answers = {"broker": "rabbitmq", "result_backend": "database"}
+    with site(synced(project_type="django", **answers), **answers) as one:
+        yield one
+
+
+@contextlib.contextmanager
+def visiting(browser: Browser, site: Site, *, noise: str = "", **options: Any) -> Iterator[Page]:  # noqa: ANN401
+    """Open the page, under a strict policy.
+
+    In the end all requests went to the site, and the console shows nothing but ``noise``.
+    """
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(DEADLINE)
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+
+    def strictly(route: Route) -> None:
+        if route.request.is_navigation_request() and route.request.method == "GET":
+            answer = route.fetch()
+            headers = answer.headers | {"content-security-policy": POLICY}
+            route.fulfill(response=answer, headers=headers)
+        else:
+            route.continue_()
+
+    page.route(site.url, strictly)
+    try:
+        page.goto(site.url)
+        yield page
+    finally:
+        context.close()
+    assert asked
+    assert [url for url in asked if not url.startswith(site.url)] == []
+    assert [line for line in said if not (noise and re.search(noise, line))] == []
+
+
+def start(page: Page, name: str) -> None:
+    """Press a button."""
+    page.get_by_role("button", name=name).click()
+
+
+def tab_to(page: Page, name: str) -> None:
+    """Press Tab until a button has the focus."""
+    button = page.get_by_role("button", name=name)
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if button.evaluate("button => button === document.activeElement"):
+            return
+    pytest.fail(f"Tab does not reach {name}")
+
+
+@pytest.mark.parametrize("which", ["of_redis", "of_rabbitmq"])
+def test_jobs_are_started_by_keyboard_and_seen_to_end_without_a_reload(
+    request: pytest.FixtureRequest, browser: Browser, which: str
+) -> None:
+    with visiting(browser, request.getfixturevalue(which)) as page:
+        page.evaluate(LISTEN)
+        tab_to(page, "A slow one")
+        page.keyboard.press("Enter")
+        bar = page.get_by_role("progressbar", name="Progress of report(10)")
+        expect(bar).to_be_visible()
+        seen = bar.get_attribute("value")
+        expect(bar).not_to_have_attribute("value", str(seen))
+        expect(page.get_by_role("button", name="A slow one")).to_be_focused()
+
+        tab_to(page, "One that fails")
+        page.keyboard.press("Enter")
+        failed = page.get_by_role("row", name="report(0)")
+        expect(failed).to_contain_text(re.compile(r"Failed\s+A report has at least one page\."))
+        slow = page.get_by_role("row", name="report(10)")
+        expect(slow).to_contain_text(re.compile(r"Done\s+\{'pages': 10\}"))
+        tab_to(page, "A quick one")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("row", name="add(2, 3)")).to_contain_text(re.compile(r"Done\s+5"))
+
+        # What a screen reader says: each change of a state, and no progress.
+        told = " ".join(page.evaluate("told"))
+        for change in ("report(10): Running", "report(10): Done", "report(0): Failed"):
+            assert told.count(change) == 1, told
+        shown = page.get_by_role("table").inner_text()
+        page.reload()
+        assert page.get_by_role("table").inner_text() == shown
+
+
+def test_without_javascript_jobs_are_started_and_their_states_are_shown_on_reload(
+    browser: Browser, of_redis: Site
+) -> None:
+    with visiting(browser, of_redis, java_script_enabled=False) as page:
+        expect(page.get_by_text("Reload this page")).to_be_visible()
+        rows = page.get_by_role("row").count()
+        start(page, "A quick one")
+        expect(page.get_by_role("row", name="add(2, 3)").first).to_be_visible()
+        first = page.locator("tbody tr").first
+        while "Done" not in first.inner_text():
+            page.reload()
+        expect(first).to_contain_text("5")
+        # A reload started nothing.
+        assert page.get_by_role("row").count() <= rows + 1
+
+
+def test_the_page_asks_only_while_a_job_runs_and_somebody_looks(
+    browser: Browser, of_redis: Site
+) -> None:
+    hidden = "Object.defineProperty(document, 'hidden', {value: %s, configurable: true});"
+    tell = "document.dispatchEvent(new Event('visibilitychange'))"
+    with visiting(browser, of_redis) as page:
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.method))
+        page.clock.install()
+        start(page, "A quick one")
+        expect(page.locator("tbody tr").first).to_contain_text("Done")
+        asked.clear()
+        page.clock.fast_forward(60_000)
+        assert asked == []
+
+        start(page, "A slow one")
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        page.evaluate(hidden % "true" + tell)
+        page.wait_for_load_state("networkidle")
+        asked.clear()
+        page.clock.fast_forward(60_000)
+        assert asked == []
+        with page.expect_request(of_redis.url):
+            page.evaluate(hidden % "false" + tell)
+
+
+def test_a_broker_that_is_down_is_named_in_an_alert(browser: Browser, of_redis: Site) -> None:
+    with visiting(browser, of_redis, noise=r"status of 503") as page:
+        of_redis.broker.set(Way.DOWN)
+        with page.expect_response(lambda answer: answer.request.method == "POST") as answer:
+            start(page, "A quick one")
+        assert answer.value.status == 503
+        expect(page.get_by_role("alert")).to_contain_text("The broker")
+        expect(page.locator("tbody tr").first).to_contain_text("Not sent")
+        of_redis.broker.set(Way.UP)
+        start(page, "A quick one")
+        expect(page.get_by_role("alert")).to_be_empty()
+        expect(page.locator("tbody tr").first).to_contain_text("Done")
+
+
+def test_a_result_backend_that_is_away_is_named_and_asked_again(
+    browser: Browser, of_redis: Site
+) -> None:
+    assert of_redis.results
+    with visiting(browser, of_redis) as page:
+        start(page, "A slow one")
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        of_redis.results.set(Way.DOWN)
+        expect(page.get_by_text("The result backend cannot be reached")).to_be_visible()
+        expect(page.locator("tbody tr").first).to_contain_text("Unknown")
+        of_redis.results.set(Way.UP)
+        expect(page.locator("tbody tr").first).not_to_contain_text("Unknown")
+
+
+def test_a_web_server_that_is_away_is_named_and_asked_again(
+    browser: Browser, of_redis: Site
+) -> None:
+    with visiting(browser, of_redis, noise="ERR_") as page:
+        start(page, "A slow one")
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        of_redis.web.set(Way.DOWN)
+        expect(page.get_by_role("status")).to_contain_text("No answer from the server")
+        of_redis.web.set(Way.UP)
+        expect(page.get_by_role("status")).not_to_contain_text("No answer")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_a_small_phone_and_has_no_barrier(
+    browser: Browser, of_redis: Site, scheme: str
+) -> None:
+    phone = {"width": 320, "height": 640}
+    options = {"viewport": phone, "color_scheme": scheme}
+    with visiting(browser, of_redis, noise=r"status of 503", **options) as page:
+        start(page, "One that fails")
+        expect(page.get_by_role("row", name="report(0)").first).to_contain_text("Failed")
+        start(page, "A slow one")
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        of_redis.broker.set(Way.DOWN)
+        start(page, "A quick one")
+        expect(page.get_by_role("alert")).to_contain_text("The broker")
+        of_redis.broker.set(Way.UP)
+        assert page.evaluate("document.documentElement.scrollWidth") == phone["width"]
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
