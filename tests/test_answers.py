@@ -1,6 +1,7 @@
 """Any answer is refused in one line, with nothing left behind, or gives files that all parse."""
 
 import ast
+import html
 import json
 import subprocess
 import sys
@@ -300,6 +301,15 @@ def test_one_literal_serves_every_format(text: str) -> None:
     assert tomllib.loads(f"x = {literal}") == {"x": text}
     assert yaml.safe_load(f"x: {literal}") == {"x": text}
     assert json.loads(literal) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "{{ x }} {% y %} {# z #}", "\"Q&A\" & 'more'", "Ünïcode"]
+)
+def test_a_page_shows_a_text_as_it_was_typed(text: str) -> None:
+    shown = local_extensions.html(text)
+    assert html.unescape(shown) == text
+    assert not set(shown) & set("<>{}\"'")
 
 
 def test_no_slug_hides_a_module_that_generated_code_imports(bake: Bake) -> None:

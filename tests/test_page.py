@@ -2,8 +2,11 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -25,8 +28,6 @@ const news = document.querySelector("[role=status]");
 new MutationObserver(() => told.push(news.textContent)).observe(news, {childList: true});
 """
 expect.set_options(timeout=DEADLINE)
-
-Visit: TypeAlias = Callable[..., "contextlib.AbstractContextManager[Page]"]
 
 
 @pytest.fixture(scope="module")
@@ -234,3 +235,19 @@ def test_the_page_fits_a_small_phone_and_has_no_barrier(
         assert page.evaluate("document.documentElement.scrollWidth") == phone["width"]
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_page_is_gone_when_what_the_readme_names_is_deleted(
+    project: Bake, workshop: Path
+) -> None:
+    made = project(project_type="django", broker="redis", result_backend="database")
+    [line] = re.findall(r"For an API only, delete (.+)", made.read("README.md"))
+    *names, urls = re.findall(r"`([^`]+)`", line)
+    for name in names:
+        path = made.path / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    kept = [line for line in made.read(urls).splitlines() if "page" not in line]
+    (made.path / urls).write_text("\n".join(kept) + "\n", encoding="utf-8")
+    made.run(sys.executable, "-m", "ruff", "format", "--no-cache", urls)
+    made.run(sys.executable, "-m", "ruff", "check", "--no-cache")
+    made.run(workshop / "bin" / "python", "-W", "error", "manage.py", "check")
