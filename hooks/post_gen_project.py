@@ -66,12 +66,11 @@ for question, answers in DROPPED.items():
 
 STEPS = {
     "celery": [
-        ("honcho start", "broker, worker and beat; Ctrl-C stops them"),
+        ("honcho start", "broker, worker, beat and Flower; Ctrl-C stops them"),
         ("python app.py", "in a second terminal: sends tasks, shows them finish"),
     ],
     "django": [
-        ("python manage.py migrate", "its database"),
-        ("honcho start", "broker, worker, beat and web server; Ctrl-C stops them"),
+        ("honcho start", "broker, worker, beat, Flower and web; Ctrl-C stops them"),
     ],
 }
 print(f"\nNext:\n    cd {ANSWERS['project_slug']}")

@@ -143,7 +143,7 @@ def test_every_dependency_is_imported_and_every_import_is_a_dependency(
     service = [
         name
         for name in project.files()
-        if name.endswith(".py") and not name.startswith("tests/") and name != "broker.py"
+        if name.endswith(".py") and not name.startswith("tests/") and name != "dev.py"
     ]
     imported = set().union(*(imports(project.read(name)) for name in service))
     # Django imports what the settings name, Gunicorn is a command.

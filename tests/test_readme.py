@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -77,10 +78,12 @@ def test_the_makefile_has_every_command_that_the_documents_name() -> None:
 
 # Commands that last until Ctrl-C, and what each has said, in any order, once it is ready.
 LASTING = {
-    r"broker\.py": (r"(Using|Started) ",),
+    r"dev\.py broker": (r"Broker: ",),
+    r"dev\.py worker": (r" ready\.",),
+    r"dev\.py flower": (r"Flower: http",),
+    r"dev\.py web": (r"Quit the server",),
     r"celery .*\bworker\b": (r" ready\.",),
     r"celery .*\bbeat\b": (r"beat: Starting",),
-    r"celery .*\bflower\b": (r"Visit me at",),
     r"manage\.py runserver": (r"Quit the server",),
 }
 # And all of them at once, as many as the Procfile has.
@@ -115,11 +118,11 @@ def signs_of(command: str, procfile: str) -> Iterator[str]:
 
 
 def running_in(project: BakedProject) -> list[psutil.Process]:
-    """Return the processes that work in the directory of a project."""
+    """Return the processes that work in the directory of a project, or below it."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.cwd() == str(project.path.resolve()):
+            if Path(process.cwd()).is_relative_to(project.path.resolve()):
                 found.append(process)
     return found
 
@@ -193,7 +196,7 @@ class Reader:
 )
 def test_every_command_of_a_generated_readme_works(project: Bake, answers: dict[str, str]) -> None:
     made = project(**answers)
-    # Nothing runs at the address of Redis before the project's own broker.py has started it.
+    # Nothing runs at the address of Redis before the project's own dev.py has started it.
     redis = f"redis://localhost:{servers.free_port()}"
     if answers["project_type"] == "django" and not shutil.which("curl"):
         servers.unavailable("no curl here: to have it, apt-get install curl")
@@ -211,12 +214,14 @@ def test_every_command_of_a_generated_readme_works(project: Bake, answers: dict[
         reader.interrupts()
 
 
-def change_addresses(project: BakedProject, broker: str, redis: str) -> None:
-    """Give a project addresses that nobody else uses on this machine."""
-    web = str(servers.free_port())
-    for name in ("README.md", "Procfile", ".env.example"):
-        text = re.sub(r"\b8000\b", web, project.read(name))
-        text = re.sub(r"(manage\.py runserver)$", rf"\1 {web}", text, flags=re.MULTILINE)
+def change_addresses(project: BakedProject, broker: str, redis: str) -> dict[str, int]:
+    """Give a project addresses that nobody else uses on this machine; return its ports."""
+    ports = {"8000": servers.free_port(), "5555": servers.free_port()}
+    for name in ("README.md", "dev.py", ".env.example"):
+        text = project.read(name)
+        for usual, port in ports.items():
+            text = re.sub(rf"\b{usual}\b", str(port), text)
         text = re.sub(r"(?<=CELERY_BROKER_URL=)\S+", broker, text)
         text = re.sub(r"(?<=CELERY_RESULT_BACKEND=)redis\S+", f"{redis}/1", text)
         (project.path / name).write_text(text, encoding="utf-8")
+    return {"web": ports["8000"], "flower": ports["5555"]}

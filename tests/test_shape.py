@@ -19,7 +19,7 @@ CHOICES = {name: QUESTIONS[name] for name in ASKED if isinstance(QUESTIONS[name]
 
 COMMON = {
     *(".editorconfig", ".env.example", ".gitignore", ".pre-commit-config.yaml"),
-    *("LICENSE", "Procfile", "README.md", "broker.py", "pyproject.toml"),
+    *("LICENSE", "Procfile", "README.md", "dev.py", "pyproject.toml"),
     "{package}/__init__.py",
     *("tests/__init__.py", "tests/conftest.py", "tests/worker.py"),
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),

@@ -11,6 +11,7 @@ from celery.exceptions import BackendGetMetaError
 from celery.result import AsyncResult
 #% endif
 from kombu.exceptions import OperationalError
+from kombu.utils.url import maybe_sanitize_url
 #% if cookiecutter.result_backend != "none"
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -61,12 +62,12 @@ if __name__ == "__main__":
     try:
         main()
     except OperationalError as error:
-        url = app.connection_for_write().as_uri()
 #% if cookiecutter.result_backend == "redis"
         if "result backend" in str(error):
-            sys.exit(f"Nothing was sent: {error}. Start it: python broker.py")
+            sys.exit(f"Nothing was sent: {error}. Start it: uv run honcho start")
 #% endif
-        sys.exit(f"No broker answers at {url} ({error}). Start one: python broker.py")
+        url = maybe_sanitize_url(app.conf.broker_url)
+        sys.exit(f"No broker answers at {url} ({error}). Start one: uv run honcho start")
 #% if cookiecutter.result_backend != "none"
     except BackendGetMetaError as error:
         sys.exit(f"The results cannot be read: {error.__cause__}. The tasks go on.")

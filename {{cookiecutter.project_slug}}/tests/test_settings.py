@@ -39,9 +39,9 @@ def test_every_setting_is_one_that_celery_knows() -> None:
     names = {name.removeprefix("CELERY_").lower() for name in dir(settings) if "CELERY_" in name}
 #% else
     #% if cookiecutter.broker == "rabbitmq"
-    helpers = {"env", "ssl", "timedelta", "crontab", "urlsplit"}
+    helpers = {"env", "ssl", "sys", "timedelta", "crontab", "urlsplit"}
     #% else
-    helpers = {"env", "ssl", "timedelta", "crontab"}
+    helpers = {"env", "ssl", "sys", "timedelta", "crontab"}
     #% endif
     names = {name for name in vars(celeryconfig) if name[0] != "_" and name.islower()} - helpers
 #% endif

@@ -8,6 +8,7 @@ from place to place comes from the environment; `.env.example` lists it.
 """
 
 import ssl
+import sys
 from datetime import timedelta
 from typing import Any
 #% if cookiecutter.broker == "rabbitmq"
@@ -66,6 +67,15 @@ broker_use_ssl = (
     else None
 )
 #% endif
+
+# --- Pool -------------------------------------------------------------------------------------
+
+# Windows has no processes that fork; there, tasks are done one by one, and without time limits.
+worker_pool = "solo" if sys.platform == "win32" else "prefork"
+# Nor is it safe to fork on macOS, whose libraries run threads; each process is started afresh.
+worker_pool_start_method = "spawn" if sys.platform == "darwin" else "fork"
+# Seconds; such a process imports the service first, and a busy machine is slow.
+worker_proc_alive_timeout = 60
 
 # --- Limits -----------------------------------------------------------------------------------
 
