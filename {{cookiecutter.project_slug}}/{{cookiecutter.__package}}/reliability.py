@@ -307,7 +307,7 @@ def limit_shutdown(how: str, **_: Any) -> None:
 
     Celery's own soft shutdown always waits for all of that time, whether or not tasks are running.
     """
-    if how == "Warm":
+    if how == "Warm" and hasattr(signal, "SIGQUIT"):  # Windows has none
         seconds = current_app.conf["shutdown_grace_period"]
         timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGQUIT))
         timer.daemon = True  # a worker that is done does not wait for it

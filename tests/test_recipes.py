@@ -1,0 +1,330 @@
+"""The recipes of a generated project, put into it as its reader does, at work."""
+
+import ast
+import contextlib
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests import servers
+from tests.conftest import Bake, BakedProject, clean_environment, name_of
+from tests.service import DEADLINE, Process, Service
+from tests.test_quality import check_types
+from tests.test_readme import blocks
+
+KITCHENS = [
+    {"project_type": "celery", "broker": "redis", "result_backend": "redis"},
+    {"project_type": "django", "broker": "rabbitmq", "result_backend": "database"},
+    {"project_type": "celery", "broker": "rabbitmq", "result_backend": "none"},
+]
+# Kills a process of the worker in the middle of a payment, between its row and its commit.
+CRASH = """\
+import logging
+import os
+import signal
+from pathlib import Path
+
+
+class Crash(logging.Filter):
+    def filter(self, record):
+        mark = Path(__file__).with_name("crashed")
+        if record.getMessage() == "payment crash" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+
+logging.getLogger("{tasks}").addFilter(Crash())
+"""
+
+# A shell that stays open: takes code as lines of JSON, answers with what the code printed.
+SHELL = """\
+import contextlib, io, json, sys
+
+for line in sys.stdin:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(json.loads(line), {})
+    print(json.dumps(printed.getvalue()), flush=True)
+"""
+
+
+def put(project: BakedProject, name: str, code: str) -> None:
+    """Put code into a file as a reader does: its imports to the top, the rest to the end."""
+    imported = [
+        node.end_lineno or 0
+        for node in ast.parse(code).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    lines = code.splitlines()
+    imports, rest = lines[: max(imported, default=0)], lines[max(imported, default=0) :]
+    there = project.read(name).rstrip().splitlines()
+    top = ast.parse("\n".join(there)).body[0].end_lineno or 0  # the docstring of the module
+    if imports:
+        there[top:top] = ["", *imports]
+    text = [*there, "", "", *"\n".join(rest).strip().splitlines()]
+    (project.path / name).write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+class Kitchen:
+    """A project with all its recipes in it, its workers running."""
+
+    def __init__(self, project: BakedProject, directory: Path) -> None:
+        """Put every recipe into the project, and keep what the senders do."""
+        self.project = project
+        self.directory = directory
+        self.tasks = "jobs.tasks" if (project.path / "manage.py").exists() else "celery_app.tasks"
+        self.senders: dict[str, str] = {}
+        self.commands: list[list[str]] = []
+        for recipe in project.read("docs/recipes.md").split("\n## ")[1:]:
+            title = recipe.splitlines()[0]
+            for block in blocks(recipe, "python"):
+                if file := re.match(r"# (\S+\.py)\n", block):
+                    put(project, file[1], block[file.end() :])
+                else:
+                    self.senders[title] = block
+            self.commands += [shlex.split(block) for block in blocks(recipe, "sh")]
+        self.lint("check", "--fix", "--select", "I")
+
+    def lint(self, *words: str) -> None:
+        """Run Ruff in the project."""
+        self.project.run("uv", "run", "ruff", *words)
+
+    def serve(self, service: Service) -> None:
+        """Start the worker of the default queue, and the one that the recipe names."""
+        self.service = service
+        if self.django:
+            service.run("uv", "run", "python", "manage.py", "makemigrations", "jobs")
+            service.run("uv", "run", "python", "manage.py", "migrate")
+        (self.directory / "crash.py").write_text(CRASH.format(tasks=self.tasks))
+        (command,) = self.commands
+        self.slow = service.start("uv", "run", *command)
+        self.worker = self.start_worker()
+        self.slow.wait_for(r"slow@\S+ ready\.")
+
+    @property
+    def django(self) -> bool:
+        """Tell the flavour."""
+        return self.tasks == "jobs.tasks"
+
+    def start_worker(self) -> Process:
+        """Start the worker of the default queue."""
+        return self.service.worker("--include", "crash", env={"PYTHONPATH": str(self.directory)})
+
+    @contextlib.contextmanager
+    def shell(self) -> Iterator[None]:
+        """Keep Python open in the project, or Django's shell."""
+        django = ("manage.py", "shell", "--verbosity", "0", "--command", SHELL)
+        with subprocess.Popen(
+            [".venv/bin/python", *(django if self.django else ("-c", SHELL))],
+            cwd=self.project.path,
+            env=clean_environment() | self.service.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        ) as self.python:
+            yield
+
+    def send(self, title: str, more: str = "", *, change: tuple[str, str] = ("", "")) -> list[str]:
+        """Do what the sender of a recipe does, and more; return the words that were printed."""
+        (recipe,) = (code for name, code in self.senders.items() if name.startswith(title))
+        assert change[0] in recipe
+        code = f"{recipe.replace(*change, 1) if change[0] else recipe}\n{more}"
+        assert self.python.stdin
+        assert self.python.stdout
+        print(json.dumps(code), file=self.python.stdin, flush=True)
+        printed: str = json.loads(self.python.stdout.readline())
+        return printed.split()
+
+    def task_id(self, title: str, **options: tuple[str, str]) -> str:
+        """Do what the sender of a recipe does; return the id of the task."""
+        (task,) = self.send(title, "print(result.id)", **options)
+        return task
+
+    def moments(self, process: Process, pattern: str) -> list[float]:
+        """Return when the log of a process has a pattern: seconds."""
+        lines = re.findall(rf"^\[([\d :,-]+): .*{pattern}", process.output, re.MULTILINE)
+        return [datetime.fromisoformat(line.replace(",", ".")).timestamp() for line in lines]
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Return as soon as a condition holds."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module", params=KITCHENS, ids=name_of)
+def kitchen(
+    request: pytest.FixtureRequest, bake: Bake, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Kitchen]:
+    """Give each project in turn, its recipes in it and its workers running."""
+    answers: dict[str, str] = request.param
+    directory = tmp_path_factory.mktemp("kitchen")
+    baked = bake(**answers)
+    project = BakedProject(directory / baked.path.name, baked.package)
+    shutil.copytree(baked.path, project.path, symlinks=True)
+    project.sync()
+    kitchen = Kitchen(project, directory)
+    with (
+        servers.addresses(answers["broker"], answers["result_backend"]) as env,
+        Service(project, env["CELERY_BROKER_URL"], env.get("CELERY_RESULT_BACKEND")) as service,
+    ):
+        kitchen.serve(service)
+        with kitchen.shell():
+            yield kitchen
+
+
+def test_what_a_reader_pastes_is_formatted_and_typed(
+    kitchen: Kitchen, workshop: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for number, code in enumerate(kitchen.senders.values()):
+        (kitchen.project.path / f"sender_{number}.py").write_text(f'"""A sender."""\n\n{code}')
+    if kitchen.django:
+        kitchen.lint("format", "jobs/migrations")  # what Django writes
+    kitchen.lint("check")
+    kitchen.lint("format", "--check", "--diff")
+    check_types(kitchen.project, workshop, tmp_path_factory.getbasetemp() / "mypy-recipes")
+
+
+def test_a_retry_backs_off_with_jitter_and_ends(kitchen: Kitchen) -> None:
+    many = "print(result.id, *[count_lines.delay(f'missing-{n}').id for n in range(20)])"
+    found, *missing = kitchen.send("Try again later", many)
+    kitchen.worker.wait_for(rf"{found}\] retry: Retry in")
+    (kitchen.project.path / "orders.csv").write_text("1\n2\n3\n")
+    kitchen.worker.wait_for(rf"{found}\] succeeded in \S+s: 3")
+
+    last = set()
+    for task in missing:
+        kitchen.worker.wait_for(rf"{task}\] raised unexpected: NotThereYetError")
+        retry = rf"{task}\] retry: Retry in (\d+)s"
+        delays = [int(delay) for delay in re.findall(retry, kitchen.worker.output)]
+        assert len(delays) == 3
+        assert all(delay <= 2**number for number, delay in enumerate(delays))
+        tries = kitchen.moments(kitchen.worker, rf"{task}\] (?:retry|raised)")
+        for before, after, delay in zip(tries, tries[1:], delays, strict=False):
+            assert after - before > delay - 0.1
+        last.add(delays[-1])
+    assert max(last) > 1
+    assert len(last) > 1
+
+
+def test_a_key_makes_a_second_run_harmless(kitchen: Kitchen) -> None:
+    for outcome in ("True", "False"):
+        task = kitchen.task_id("Do it once")
+        kitchen.worker.wait_for(rf"{task}\] succeeded in \S+s: {outcome}")
+
+    # Its process is killed half-way; the next run does everything.
+    task = kitchen.task_id("Do it once", change=("order-1", "crash"))
+    kitchen.worker.wait_for(rf"{task}\] succeeded in \S+s: True")
+    assert (kitchen.directory / "crashed").exists()
+    assert len(re.findall(r"payment crash$", kitchen.worker.output, re.MULTILINE)) == 1
+    again = kitchen.task_id("Do it once", change=("order-1", "crash"))
+    kitchen.worker.wait_for(rf"{again}\] succeeded in \S+s: False")
+
+
+def test_a_chain_hands_on_and_a_chord_adds_up(kitchen: Kitchen) -> None:
+    if "One task after the other" in kitchen.senders:
+        kitchen.worker.wait_for(rf"{kitchen.task_id('One task after')}\] succeeded in \S+s: 9")
+    else:
+        get = "print(chained.get(timeout=100), together.get(timeout=100))"
+        assert kitchen.send("One after the other", get) == ["9", "12"]
+
+
+def test_a_rate_limit_is_kept(kitchen: Kitchen) -> None:
+    kitchen.send("Not too many")
+    kitchen.worker.wait_for("Hello, reader", times=10)
+    moments = kitchen.moments(kitchen.worker, "Hello, reader")
+    assert moments[-1] - moments[0] > 9 / 5 - 0.3
+
+
+def test_the_second_worker_alone_takes_a_routed_task(kitchen: Kitchen) -> None:
+    task = kitchen.task_id("A queue of its own")
+    kitchen.slow.wait_for(rf"{task}\] succeeded in \S+s: 'ADA'")
+    assert task not in kitchen.worker.output
+    assert set(re.findall(r"Task (\S+)\[\S+ received", kitchen.slow.output)) == {
+        f"{kitchen.tasks}.render"
+    }
+
+
+def test_a_task_cleans_up_at_its_time_limit(kitchen: Kitchen) -> None:
+    task = kitchen.task_id("A time limit")
+    kitchen.worker.wait_for(rf"{task}\] raised unexpected: SoftTimeLimitExceeded")
+    assert "long.csv takes too long" in kitchen.worker.output
+    assert not list(kitchen.project.path.glob("long.csv*"))
+
+    task = kitchen.task_id("A time limit", change=('"long.csv", 1000', '"short.csv", 3'))
+    kitchen.worker.wait_for(rf"{task}\] succeeded")
+    assert kitchen.project.read("short.csv") == "0\n1\n2\n"
+
+
+WATCH = """
+import json, time
+
+seen = []
+while result.state != "SUCCESS":
+    if result.state == "PROGRESS" and (not seen or seen[-1] != result.info):
+        seen.append(result.info)
+    time.sleep(0.02)
+print(json.dumps(seen))
+"""
+
+
+def test_progress_moves_and_is_told_no_more_often_than_it_says(kitchen: Kitchen) -> None:
+    if "Tell how far it is" not in kitchen.senders:
+        return  # results are not kept
+    if kitchen.django:
+        url = kitchen.service.web()
+        (job,) = kitchen.send("Tell how far it is", "print(job.id)")
+        seen = list(progress(f"{url}/jobs/{job}/"))
+    else:
+        seen = json.loads(" ".join(kitchen.send("Tell how far it is", WATCH)))
+    done = [each["done"] for each in seen]
+    assert done == sorted(set(done))
+    assert {each["total"] for each in seen} == {300}
+    # Three seconds, on a busy machine more.
+    succeeded = rf"{kitchen.tasks}\.measure\[\S+ succeeded in ([\d.]+)s"
+    kitchen.worker.wait_for(succeeded)
+    (seconds,) = re.findall(succeeded, kitchen.worker.output)
+    assert 3 <= len(done) <= float(seconds) / 0.5 + 1
+
+
+def progress(url: str) -> Iterator[dict[str, int]]:
+    """Ask a service for a job, until it is done; yield each progress that is new."""
+    last = None
+    while (answer := json.load(urllib.request.urlopen(url, timeout=60)))["state"] != "SUCCESS":  # noqa: S310
+        assert answer["state"] in {"UNSENT", "PENDING", "PROGRESS"}
+        if answer["state"] == "PROGRESS" and answer["result"] != last:
+            yield (last := answer["result"])
+        time.sleep(0.02)
+
+
+def test_a_cancelled_task_stops_cleans_up_and_does_not_come_back(kitchen: Kitchen) -> None:
+    started = """
+import pathlib, time
+while not pathlib.Path("cancelled.csv.part").exists():
+    time.sleep(0.05)
+"""
+    task = kitchen.task_id("Cancel", change=("result.revoke", f"{started}result.revoke"))
+    kitchen.worker.wait_for(rf"Terminating {task} \(15\)")
+    files = kitchen.project.path.glob
+    wait_until(lambda: not list(files("cancelled.csv*")), "the file is still there")
+    if "One task after the other" not in kitchen.senders:
+        ask = f"print(result.app.AsyncResult({task!r}).state)"
+        wait_until(lambda: kitchen.send("Do it once", ask) == ["REVOKED"], "it is not revoked")
+
+    # What was not acknowledged is given to the next worker at once, when this one leaves.
+    kitchen.worker.stop()
+    kitchen.worker = kitchen.start_worker()
+    after = kitchen.task_id("Do it once")
+    kitchen.worker.wait_for(rf"{after}\] succeeded")
+    assert task not in kitchen.worker.output
