@@ -43,11 +43,11 @@ admin.site.unregister([TaskResult, GroupResult])
 
 
 @admin.register(TaskResult)
-class TaskResultAdmin(ReadOnly, results.TaskResultAdmin):  # type: ignore[misc]
+class TaskResultAdmin(ReadOnly, results.TaskResultAdmin):
     """The results of tasks."""
 
 
 @admin.register(GroupResult)
-class GroupResultAdmin(ReadOnly, results.GroupResultAdmin):  # type: ignore[misc]
+class GroupResultAdmin(ReadOnly, results.GroupResultAdmin):
     """The results of groups of tasks."""
 #% endif

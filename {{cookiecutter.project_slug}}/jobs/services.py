@@ -90,7 +90,7 @@ def read_states(jobs: Sequence[Job]) -> list[State]:
 #% else
 def read_states(jobs: Sequence[Job]) -> list[State]:
     """Return the state of each of ``jobs``, all read in one query."""
-    backend = current_app.backend
+    backend: Any = current_app.backend  # its type knows only what all of them have
     rows = TaskResult.objects.in_bulk([str(job.id) for job in jobs], field_name="task_id")
     metas = {
         task_id: backend.meta_from_decoded(

@@ -200,7 +200,8 @@ def configure_celery(loglevel: int, logfile: str | None, colorize: bool, **_: An
 
 @signals.celeryd_init.connect
 def keep_to_lines(instance: Any, **_: Any) -> None:
-    """Let a worker write nothing beside its log where each line is an object."""
+    """Log from the start, and write nothing beside the log where each line is an object."""
+    configure()  # until the level is known
     if is_json():
         instance.quiet = True
         worker.safe_say = say  # type: ignore[attr-defined]
@@ -218,6 +219,7 @@ class Beat(beat.Beat):
     def __init__(self, **options: Any) -> None:
         """Prepare it with the ``options`` of Celery's command."""
         super().__init__(**options)
+        configure()  # until the level is known
         self.quiet: bool = options.get("quiet", False) or is_json()
 #% if django
 
