@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser import Site, chromium, site
 from tests.conftest import Bake
@@ -92,6 +92,11 @@ def start(page: Page, name: str) -> None:
     page.get_by_role("button", name=name).click()
 
 
+def newest(page: Page) -> Locator:
+    """Return the row of the job that was started last."""
+    return page.locator("tbody tr").first
+
+
 def tab_to(page: Page, name: str) -> None:
     """Press Tab until a button has the focus."""
     button = page.get_by_role("button", name=name)
@@ -142,11 +147,10 @@ def test_without_javascript_jobs_are_started_and_their_states_are_shown_on_reloa
         expect(page.get_by_text("Reload this page")).to_be_visible()
         rows = page.get_by_role("row").count()
         start(page, "A quick one")
-        expect(page.get_by_role("row", name="add(2, 3)").first).to_be_visible()
-        first = page.locator("tbody tr").first
-        while "Done" not in first.inner_text():
+        expect(newest(page)).to_contain_text("add(2, 3)")
+        while "Done" not in newest(page).inner_text():
             page.reload()
-        expect(first).to_contain_text("5")
+        expect(newest(page)).to_contain_text("5")
         # A reload started nothing.
         assert page.get_by_role("row").count() <= rows + 1
 
@@ -161,13 +165,13 @@ def test_the_page_asks_only_while_a_job_runs_and_somebody_looks(
         page.on("request", lambda request: asked.append(request.method))
         page.clock.install()
         start(page, "A quick one")
-        expect(page.locator("tbody tr").first).to_contain_text("Done")
+        expect(newest(page)).to_contain_text("Done")
         asked.clear()
         page.clock.fast_forward(60_000)
         assert asked == []
 
         start(page, "A slow one")
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(newest(page).get_by_role("progressbar")).to_be_visible()
         page.evaluate(hidden % "true" + tell)
         page.wait_for_load_state("networkidle")
         asked.clear()
@@ -184,11 +188,11 @@ def test_a_broker_that_is_down_is_named_in_an_alert(browser: Browser, of_redis: 
             start(page, "A quick one")
         assert answer.value.status == 503
         expect(page.get_by_role("alert")).to_contain_text("The broker")
-        expect(page.locator("tbody tr").first).to_contain_text("Not sent")
+        expect(newest(page)).to_contain_text("Not sent")
         of_redis.broker.set(Way.UP)
         start(page, "A quick one")
         expect(page.get_by_role("alert")).to_be_empty()
-        expect(page.locator("tbody tr").first).to_contain_text("Done")
+        expect(newest(page)).to_contain_text("Done")
 
 
 def test_a_result_backend_that_is_away_is_named_and_asked_again(
@@ -197,12 +201,12 @@ def test_a_result_backend_that_is_away_is_named_and_asked_again(
     assert of_redis.results
     with visiting(browser, of_redis) as page:
         start(page, "A slow one")
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(newest(page).get_by_role("progressbar")).to_be_visible()
         of_redis.results.set(Way.DOWN)
         expect(page.get_by_text("The result backend cannot be reached")).to_be_visible()
-        expect(page.locator("tbody tr").first).to_contain_text("Unknown")
+        expect(newest(page)).to_contain_text("Unknown")
         of_redis.results.set(Way.UP)
-        expect(page.locator("tbody tr").first).not_to_contain_text("Unknown")
+        expect(newest(page)).not_to_contain_text("Unknown")
 
 
 def test_a_web_server_that_is_away_is_named_and_asked_again(
@@ -210,7 +214,7 @@ def test_a_web_server_that_is_away_is_named_and_asked_again(
 ) -> None:
     with visiting(browser, of_redis, noise="ERR_") as page:
         start(page, "A slow one")
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(newest(page).get_by_role("progressbar")).to_be_visible()
         of_redis.web.set(Way.DOWN)
         expect(page.get_by_role("status")).to_contain_text("No answer from the server")
         of_redis.web.set(Way.UP)
@@ -225,9 +229,9 @@ def test_the_page_fits_a_small_phone_and_has_no_barrier(
     options = {"viewport": phone, "color_scheme": scheme}
     with visiting(browser, of_redis, noise=r"status of 503", **options) as page:
         start(page, "One that fails")
-        expect(page.get_by_role("row", name="report(0)").first).to_contain_text("Failed")
+        expect(newest(page)).to_contain_text("Failed")
         start(page, "A slow one")
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(newest(page).get_by_role("progressbar")).to_be_visible()
         of_redis.broker.set(Way.DOWN)
         start(page, "A quick one")
         expect(page.get_by_role("alert")).to_contain_text("The broker")
@@ -248,6 +252,10 @@ def test_the_page_is_gone_when_what_the_readme_names_is_deleted(
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     kept = [line for line in made.read(urls).splitlines() if "page" not in line]
     (made.path / urls).write_text("\n".join(kept) + "\n", encoding="utf-8")
-    made.run(sys.executable, "-m", "ruff", "format", "--no-cache", urls)
-    made.run(sys.executable, "-m", "ruff", "check", "--no-cache")
+    ruff = (sys.executable, "-m", "ruff")
+    made.run(
+        *ruff, "check", "--no-cache", "--fix", urls
+    )  # lines that stood around the deleted ones
+    made.run(*ruff, "check", "--no-cache")
+    made.run(*ruff, "format", "--check", "--no-cache")
     made.run(workshop / "bin" / "python", "-W", "error", "manage.py", "check")

@@ -77,9 +77,10 @@ def put(project: BakedProject, name: str, code: str) -> None:
 class Kitchen:
     """A project with all its recipes in it, its workers running."""
 
-    def __init__(self, project: BakedProject, directory: Path) -> None:
+    def __init__(self, project: BakedProject, directory: Path, *, keeps_results: bool) -> None:
         """Put every recipe into the project, and keep what the senders do."""
         self.project = project
+        self.keeps_results = keeps_results
         self.directory = directory
         self.tasks = "jobs.tasks" if (project.path / "manage.py").exists() else "celery_app.tasks"
         self.senders: dict[str, str] = {}
@@ -174,7 +175,8 @@ def kitchen(
     project = BakedProject(directory / baked.path.name, baked.package)
     shutil.copytree(baked.path, project.path, symlinks=True)
     project.sync()
-    kitchen = Kitchen(project, directory)
+    keeps_results = answers["result_backend"] != "none"
+    kitchen = Kitchen(project, directory, keeps_results=keeps_results)
     with (
         servers.addresses(answers["broker"], answers["result_backend"]) as env,
         Service(project, env["CELERY_BROKER_URL"], env.get("CELERY_RESULT_BACKEND")) as service,
@@ -210,9 +212,9 @@ def test_a_retry_backs_off_with_jitter_and_ends(kitchen: Kitchen) -> None:
         delays = [int(delay) for delay in re.findall(retry, kitchen.worker.output)]
         assert len(delays) == 3
         assert all(delay <= 2**number for number, delay in enumerate(delays))
-        tries = kitchen.moments(kitchen.worker, rf"{task}\] (?:retry|raised)")
-        for before, after, delay in zip(tries, tries[1:], delays, strict=False):
-            assert after - before > delay - 0.1
+        # From its first arrival on: the line of a retry is written some time after its delay began.
+        moments = kitchen.moments(kitchen.worker, rf"{task}\] ")
+        assert moments[-1] - moments[0] > sum(delays) - 0.5
         last.add(delays[-1])
     assert max(last) > 1
     assert len(last) > 1
@@ -233,11 +235,12 @@ def test_a_key_makes_a_second_run_harmless(kitchen: Kitchen) -> None:
 
 
 def test_a_chain_hands_on_and_a_chord_adds_up(kitchen: Kitchen) -> None:
-    if "One task after the other" in kitchen.senders:
-        kitchen.worker.wait_for(rf"{kitchen.task_id('One task after')}\] succeeded in \S+s: 9")
-    else:
+    if kitchen.keeps_results:
         get = "print(chained.get(timeout=100), together.get(timeout=100))"
         assert kitchen.send("One after the other", get) == ["9", "12"]
+    else:
+        task = kitchen.task_id("One task after the other")
+        kitchen.worker.wait_for(rf"{task}\] succeeded in \S+s: 9")
 
 
 def test_a_rate_limit_is_kept(kitchen: Kitchen) -> None:
@@ -280,8 +283,9 @@ print(json.dumps(seen))
 
 
 def test_progress_moves_and_is_told_no_more_often_than_it_says(kitchen: Kitchen) -> None:
-    if "Tell how far it is" not in kitchen.senders:
-        return  # results are not kept
+    if not kitchen.keeps_results:
+        assert "PROGRESS" not in kitchen.project.read("docs/recipes.md")
+        return
     if kitchen.django:
         url = kitchen.service.web()
         (job,) = kitchen.send("Tell how far it is", "print(job.id)")
@@ -318,7 +322,7 @@ while not pathlib.Path("cancelled.csv.part").exists():
     kitchen.worker.wait_for(rf"Terminating {task} \(15\)")
     files = kitchen.project.path.glob
     wait_until(lambda: not list(files("cancelled.csv*")), "the file is still there")
-    if "One task after the other" not in kitchen.senders:
+    if kitchen.keeps_results:
         ask = f"print(result.app.AsyncResult({task!r}).state)"
         wait_until(lambda: kitchen.send("Do it once", ask) == ["REVOKED"], "it is not revoked")
 
