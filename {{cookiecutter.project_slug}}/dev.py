@@ -49,25 +49,29 @@ from celery_app.celeryconfig import env
 
 ROOT = Path(__file__).resolve().parent
 #% if cookiecutter.__redis
-# Seconds at the end, before a worker gives its tasks back, and before the Valkey goes that takes
-# them; honcho kills what is left after 5 s.
+# Seconds at the end, until a worker gives its tasks back, and until the Valkey leaves clients that
+# have none; honcho kills what it has started after 5 s.
 WORKER_STAYS = 1.5
 VALKEY_STAYS = 4.5
 #% else
-# Seconds at the end, before a worker gives its tasks back; honcho kills what is left after 5 s.
+# Seconds at the end, until a worker gives its tasks back; honcho kills what it has started after 5.
 WORKER_STAYS = 1.5
 #% endif
 
 
 def broker() -> None:
-    #% if cookiecutter.__redis
+#% if cookiecutter.__redis
     """Use the servers that answer, and a Valkey where no Redis does; stay until told to end."""
-    #% else
-    """Use the server that answers; stay until told to end."""
-    #% endif
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = start_process("broker-process")
+    with contextlib.suppress(KeyboardInterrupt):
+        sys.exit(process.wait())  # it has said why
+    end_process(process)
+
+
+def broker_process() -> None:
+    """Provide the servers until standard input ends, and then until the worker needs none."""
     with contextlib.ExitStack() as servers:
-        servers.enter_context(contextlib.suppress(KeyboardInterrupt))
         #% if cookiecutter.broker == "redis"
         provide_redis(app.conf.broker_url, servers)
         #% endif
@@ -80,8 +84,7 @@ def broker() -> None:
         #% if results
         print("Results:", maybe_sanitize_url(app.conf.result_backend), flush=True)
         #% endif
-        threading.Event().wait()
-#% if cookiecutter.__redis
+        os.read(sys.stdin.fileno(), 1)
 
 
 def provide_redis(url: str, servers: contextlib.ExitStack) -> None:
@@ -101,27 +104,40 @@ def provide_redis(url: str, servers: contextlib.ExitStack) -> None:
         return
     data = ROOT / ".valkey" / str(port)
     server = ValkeyServer(port=port, data_dir=data, persist=True, appendonly="yes")
-    # It inherits that these are held back: honcho sends them to us both, but it leaves last.
-    held = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:
-        server.start()
-        servers.callback(stop_valkey, server.connection_url)
+        servers.enter_context(server)
     except (OSError, ValkeyServerError):
         sys.exit(f"No Valkey can be started at {host}:{port}; {server.log_path} says why.")
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, held)
+    servers.callback(wait_for_clients, url)
     print(f"Started a Valkey at {host}:{port}.", flush=True)
 
 
-def stop_valkey(url: str) -> None:
-    """Stop the Valkey at ``url`` when its other clients have left, or have had time to."""
-    ignore_signals()
+def wait_for_clients(url: str) -> None:
+#% if cookiecutter.broker == "redis"
+    """Return when nobody else is connected to ``url``, or has a task and the time for it."""
+    unacknowledged = app.conf.broker_transport_options["global_keyprefix"] + "unacked"
+    end = time.monotonic() + VALKEY_STAYS
+    with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
+        while client.info("clients")["connected_clients"] > 1:
+            late = time.monotonic() - end
+            if late > 0 and (late > 10 * VALKEY_STAYS or not client.exists(unacknowledged)):
+                break
+            time.sleep(0.05)
+#% else
+    """Return when nobody else is connected to ``url``, or had the time to go."""
     end = time.monotonic() + VALKEY_STAYS
     with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
         while client.info("clients")["connected_clients"] > 1 and time.monotonic() < end:
             time.sleep(0.05)
-        client.shutdown()
+#% endif
+#% else
+    """Use the server that answers; stay until told to end."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if missing := missing_server():
+        sys.exit(missing)
+    print("Broker:", maybe_sanitize_url(app.conf.broker_url), flush=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
 #% endif
 
 
@@ -218,16 +234,25 @@ def worker() -> None:
                     print("The worker has ended; a change of a file starts it.", flush=True)
                 process = None
             if outdated and not process:
-                process, outdated = start_worker(), False
-    ignore_signals()
+                process, outdated = start_process("worker-process"), False
     if process:
-        process.communicate()  # closes its standard input, and waits for it
+        end_process(process)
 
 
-def start_worker() -> subprocess.Popen[bytes]:
-    """Start the process of a worker, in a session of its own: honcho signals to a whole group."""
-    command = [sys.executable, __file__, "worker-process"]
+def start_process(name: str) -> subprocess.Popen[bytes]:
+    """Start a process of `main`, in a session of its own: honcho signals to a whole group.
+
+    It ends with its standard input, that is when this process ends it, and when this one is killed.
+    """
+    command = [sys.executable, __file__, name]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """Tell a process to end, and wait until it has."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    process.communicate()  # closes its standard input
 
 
 def worker_process() -> None:
@@ -240,7 +265,7 @@ def worker_process() -> None:
 
 
 def end_with_input() -> None:
-    """End this worker in time when standard input ends: its parent closed it, or is gone."""
+    """End this worker in time when standard input ends."""
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(WORKER_STAYS)
@@ -286,19 +311,21 @@ def free_port(wanted: int) -> int:
     sys.exit(f"No port from {wanted} to {wanted + 99} is free.")
 
 
-def ignore_signals() -> None:
-    """Let nothing disturb the way out."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def main() -> None:
     """Run the process that the command line names."""
-    #% if django
-    processes = (broker, wait, worker, worker_process, flower, web)
-    #% else
-    processes = (broker, wait, worker, worker_process, flower)
-    #% endif
+    processes = (
+        broker,
+        #% if cookiecutter.__redis
+        broker_process,
+        #% endif
+        wait,
+        worker,
+        worker_process,
+        flower,
+        #% if django
+        web,
+        #% endif
+    )
     by_name = {process.__name__.replace("_", "-"): process for process in processes}
     parser = argparse.ArgumentParser(description="The processes of development.")
     parser.add_argument("process", choices=by_name)
