@@ -21,7 +21,7 @@ help:
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
 	@echo '            into the table of the README'
 	@echo 'make screenshots'
-	@echo '            pictures of the Django page for the README, in docs/'
+	@echo '            pictures of the Django page and Flower for the README, in docs/'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make clean  remove what the other commands brought'
 

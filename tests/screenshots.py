@@ -1,4 +1,4 @@
-"""Pictures of the page for the README, in `docs/`: `make screenshots`."""
+"""Pictures of the page and of Flower for the README, in `docs/`: `make screenshots`."""
 
 import os
 import re
@@ -16,7 +16,9 @@ from tests.proxy import Way
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEADLINE = 120_000  # milliseconds
+LOGIN = {"username": "admin", "password": "for-these-pictures"}
 WINDOW = {"width": 720, "height": 600}
+WIDE = {"width": 1200, "height": 420}
 PHONE = {"width": 320, "height": 640}
 
 
@@ -35,9 +37,21 @@ def picture(page: Page, name: str) -> None:
     page.screenshot(path=DOCS / f"page-{name}.png", clip=clip, full_page=True)  # type: ignore[arg-type]
 
 
+def flower(site: Site) -> str:
+    """Start Flower as in development, have it watch the worker, and return its URL."""
+    [worker] = [each for each in site.service.processes if "worker" in each.command]
+    login = ":".join(LOGIN.values())
+    command = ("uv", "run", "python", "dev.py", "flower")
+    started = site.service.start(*command, ready=r"Flower: http", env={"FLOWER_BASIC_AUTH": login})
+    worker.wait_for("Events of group {task} enabled")
+    [url] = re.findall(r"Flower: (http://[\w.:]+)", started.output)
+    return str(url)
+
+
 def pictures(browser: Browser, site: Site) -> None:
-    """Go through the states of the page."""
+    """Go through the states of the page, and see in Flower what has run."""
     expect.set_options(timeout=DEADLINE)
+    tasks = f"{flower(site)}/tasks"
     page = browser.new_page(viewport=WINDOW, color_scheme="light")  # type: ignore[arg-type]
     page.goto(site.url)
     picture(page, "start")
@@ -55,6 +69,13 @@ def pictures(browser: Browser, site: Site) -> None:
     site.broker.set(Way.DOWN)
     start(page, "A quick one", "Not sent")
     picture(page, "broker-down")
+    watch = browser.new_page(viewport=WIDE, http_credentials=LOGIN)  # type: ignore[arg-type]
+    watch.goto(tasks)
+    expect(watch.locator("tbody tr")).to_have_count(5)
+    while "SUCCESS" not in watch.locator("tbody tr").first.inner_text():
+        watch.reload()
+        expect(watch.locator("tbody tr")).to_have_count(5)
+    watch.screenshot(path=DOCS / "flower.png")
 
 
 def main() -> None:

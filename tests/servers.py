@@ -66,7 +66,8 @@ def valkey(*, append_only: bool = False) -> Iterator[str]:
         config = {"appendonly": "yes"} if append_only else {"save": ""}
         for attempt in itertools.count(1):
             # Another process can take the port between its choice and its use.
-            server = ValkeyServer(data_dir=Path(directory), config=config)
+            # A worker that a killed session left behind would come back to a usual port.
+            server = ValkeyServer(data_dir=Path(directory), port=free_port(), config=config)
             try:
                 server.start(timeout=DEADLINE)
                 break
