@@ -48,7 +48,7 @@ def test_a_breakpoint_stops_the_worker_in_its_task(project: Bake, broker: str) -
                 terminal.expect_exact(f"({number}, {number + 1})")
                 terminal.expect_exact("(Pdb) ")
                 terminal.sendline("continue")
-                terminal.expect(rf"succeeded in \S+s: {2 * number + 1}\r")
+                terminal.expect(rf"succeeded in \S+s: {2 * number + 1}\b")
             terminal.kill(signal.SIGTERM)  # Ctrl-C would lead back into the debugger
             terminal.expect(pexpect.EOF)
         finally:

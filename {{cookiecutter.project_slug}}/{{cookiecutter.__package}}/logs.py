@@ -194,7 +194,8 @@ def configure_celery(loglevel: int, logfile: str | None, colorize: bool, **_: An
     pool: Any = get_multiprocessing_logger()
     pool.propagate = True
     pool.setLevel(logging.ERROR)
-    if current_app.conf.worker_redirect_stdouts:
+    # In a terminal, `print` stays as it is: a debugger talks that way.
+    if current_app.conf.worker_redirect_stdouts and not sys.stdout.isatty():
         current_app.log.redirect_stdouts(current_app.conf.worker_redirect_stdouts_level)
 
 
