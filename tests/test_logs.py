@@ -232,7 +232,7 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
         assert ask(f"{url}/jobs/add/", "Client-43", SUM) == (503, "Client-43")
         failed = [line for line in lines(web) if line.get("request_id") == "Client-43"]
         unsent, answered = failed[-2:]
-        assert unsent["event"] == "could not send jobs.tasks.add(2, 3)"
+        assert unsent["event"] == "could not send add(2, 3)"
         assert "OperationalError" in unsent["exception"]
         assert (answered["event"], answered["status"]) == ("request", 503)
         server.proxy.set(Way.UP)

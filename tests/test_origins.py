@@ -245,7 +245,7 @@ def test_an_update_keeps_what_the_owner_wrote(
     run("git", "commit", "--quiet", "--all", "-m", "Mine", cwd=project, env=home)
 
     inside = origin.tree / "{{cookiecutter.project_slug}}"
-    change(inside / ".gitignore", ".env\n", ".env\nof-the-second-release/\n")
+    change(inside / ".gitignore", ".env*\n", ".env*\nof-the-second-release/\n")
     (inside / "SECURITY.md").write_text("Write to {{cookiecutter.project_name}}.\n", "utf-8")
     origin.release("v2.0.0")
     run("cruft", "update", "--skip-apply-ask", "--checkout", "v2.0.0", cwd=project, env=home)

@@ -152,8 +152,8 @@ class Kitchen:
 
     def moments(self, process: Process, pattern: str) -> list[float]:
         """Return when the log of a process has a pattern: seconds."""
-        lines = re.findall(rf"^\[([\d :,-]+): .*{pattern}", process.output, re.MULTILINE)
-        return [datetime.fromisoformat(line.replace(",", ".")).timestamp() for line in lines]
+        lines = re.findall(rf"^(\d[\dT:.-]+) .*{pattern}", process.output, re.MULTILINE)
+        return [datetime.fromisoformat(line).timestamp() for line in lines]
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -229,7 +229,7 @@ def test_a_key_makes_a_second_run_harmless(kitchen: Kitchen) -> None:
     task = kitchen.task_id("Do it once", change=("order-1", "crash"))
     kitchen.worker.wait_for(rf"{task}\] succeeded in \S+s: True")
     assert (kitchen.directory / "crashed").exists()
-    assert len(re.findall(r"payment crash$", kitchen.worker.output, re.MULTILINE)) == 1
+    assert len(re.findall(r"payment crash\b", kitchen.worker.output, re.MULTILINE)) == 1
     again = kitchen.task_id("Do it once", change=("order-1", "crash"))
     kitchen.worker.wait_for(rf"{again}\] succeeded in \S+s: False")
 

@@ -29,7 +29,11 @@ from django.core.management import call_command
 from celery_app import app, celeryconfig
 #% endif
 
+#% if cookiecutter.project_type == "django"
+app.autodiscover_tasks(force=True)
+#% else
 app.loader.import_default_modules()
+#% endif
 ENTRIES = app.conf.beat_schedule
 
 
