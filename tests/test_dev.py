@@ -24,6 +24,16 @@ from tests.service import DEADLINE, Process, Service
 from tests.test_readme import change_addresses, running_in, wait_for_the_end_of_all
 
 START = ("uv", "run", "honcho", "start")
+HOLD = """return x + y
+
+
+@shared_task
+def hold(path: str) -> None:
+    from pathlib import Path
+
+    while not Path(path).exists():
+        time.sleep(0.1)
+"""
 TROUBLE = r"WARNING|ERROR|CRITICAL|Traceback|[^y]Warning:"  # SecurityWarning: root runs the tests
 
 
@@ -207,21 +217,29 @@ def supervisor_of(development: Development) -> psutil.Process:
 def test_the_worker_starts_anew_when_python_changes_and_cuts_no_task(
     development: Development,
 ) -> None:
+    metrics = servers.free_port()
+    development.env["METRICS_PORT"] = str(metrics)
+    development.edit("return x + y", HOLD)
     development.env["CELERY_SHUTDOWN_GRACE_PERIOD"] = "1"  # which is for production
     terminal = development.honcho("broker", "worker")
-    slow = development.send("report.delay(12)")
+    release = development.directory / "release"
+    slow = development.send(f"hold.delay({str(release)!r})")
     terminal.wait_for(rf"{slow}\] received")
     development.edit("return x + y", "return x + y + 1000")
+    terminal.wait_for(r" ready\.", times=2)
     quick = development.send("add.delay(2, 3)")
     terminal.wait_for(rf"{quick}\] succeeded in .*: 1005")
+    assert f"Port {metrics} is taken; " in terminal.output  # by the old one, which has a task
+    release.touch()
+    terminal.wait_for(rf"{slow}\] succeeded")
     assert len(re.findall(rf"{slow}\] received", terminal.output)) == 1
-    assert len(re.findall(rf"{slow}\] succeeded", terminal.output)) == 1
 
     development.edit("return x + y + 1000", "return x + (y + 2000")
     terminal.wait_for("SyntaxError: '\\(' was never closed")
     terminal.wait_for("The worker has ended; a change of a file starts it.")
     development.edit("return x + (y + 2000", "return x + y + 2000")
     terminal.wait_for(r" ready\.", times=3)
+    assert len(re.findall("The worker has ended", terminal.output)) == 1
 
     project = development.project
     package = next((project.path / ".venv").glob("lib/*/site-packages/celery/__init__.py"))

@@ -66,7 +66,7 @@ def broker() -> None:
     process = start_process("broker-process")
     with contextlib.suppress(KeyboardInterrupt):
         sys.exit(process.wait())  # it has said why
-    end_process(process)
+    end_processes(process)
 
 
 def broker_process() -> None:
@@ -149,25 +149,23 @@ def missing_server() -> str:
             channel: Any = connection.channel()
             channel.close()
     except Exception as error:  # noqa: BLE001  # each transport has its own
-        url = maybe_sanitize_url(app.conf.broker_url)
-        #= start = "docker run -p {{ broker.port }}:{{ broker.port }} {{ broker.image }}"
-        #= return f"No {{ broker.label }} can be used at {url} ({shorten(error)}); to have one: {start}"
+        #= return refusal(app.conf.broker_url, error, "{{ broker.label }}", {{ broker.port }}, "{{ broker.image }}")
     #% if results
     try:
         backend: Any = app.backend
         backend.client.ping()
         backend.client.connection_pool.disconnect()  # a Valkey waits for that in order to end
     except redis.RedisError as error:
-        url = maybe_sanitize_url(app.conf.result_backend)
-        #= start = "docker run -p {{ redis.port }}:{{ redis.port }} {{ redis.image }}"
-        return f"No Redis can be used at {url} ({shorten(error)}); to have one: {start}"
+        #= return refusal(app.conf.result_backend, error, "{{ redis.label }}", {{ redis.port }}, "{{ redis.image }}")
     #% endif
     return ""
 
 
-def shorten(error: Exception) -> str:
-    """Return the first line of what an error says."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+def refusal(url: str, error: Exception, label: str, port: int, image: str) -> str:
+    """Return why a server cannot be used, and how to have one, in a line."""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    start = f"docker run -p {port}:{port} {image}"
+    return f"No {label} can be used at {maybe_sanitize_url(url)} ({reason}); to have one: {start}"
 
 
 def wait() -> None:
@@ -207,7 +205,7 @@ def missing_migration() -> str:
 def worker() -> None:
     """Run a worker, and another one whenever a Python file of the service has changed.
 
-    The old one is asked to end and awaited: no running task is cut. If the new one cannot start,
+    The old one finishes its tasks, while the new one takes the next. If the new one cannot start,
     for a syntax error say, the next change starts another.
     """
     wait()
@@ -219,24 +217,20 @@ def worker() -> None:
         rust_timeout=100,  # milliseconds until an empty set of changes
         yield_on_timeout=True,
     )
-    process: subprocess.Popen[bytes] | None = None
-    outdated = True
+    workers = [start_process("worker-process")]  # the last one takes tasks
+    ended = False
     with contextlib.suppress(KeyboardInterrupt):
         for changes in changes_of:
-            if changes and not outdated:
-                outdated = True
+            if changes:
                 names = {Path(path).relative_to(ROOT).as_posix() for _, path in changes}
                 print("Changed:", ", ".join(sorted(names)), flush=True)
-                if process:
-                    process.terminate()
-            if process and process.poll() is not None:
-                if not outdated:
-                    print("The worker has ended; a change of a file starts it.", flush=True)
-                process = None
-            if outdated and not process:
-                process, outdated = start_process("worker-process"), False
-    if process:
-        end_process(process)
+                workers[-1].terminate()
+                workers.append(start_process("worker-process"))
+                ended = False
+            elif not ended and workers[-1].poll() is not None:
+                print("The worker has ended; a change of a file starts it.", flush=True)
+                ended = True
+    end_processes(*workers)
 
 
 def start_process(name: str) -> subprocess.Popen[bytes]:
@@ -248,11 +242,15 @@ def start_process(name: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
 
 
-def end_process(process: subprocess.Popen[bytes]) -> None:
-    """Tell a process to end, and wait until it has."""
+def end_processes(*processes: subprocess.Popen[bytes]) -> None:
+    """Tell processes to end, and wait until they have."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    process.communicate()  # closes its standard input
+    for process in processes:
+        if process.stdin:
+            process.stdin.close()
+    for process in processes:
+        process.wait()
 
 
 def worker_process() -> None:
@@ -260,6 +258,8 @@ def worker_process() -> None:
     threading.Thread(target=end_with_input, daemon=True).start()
     # Tasks may finish before a reload, however long they take.
     app.conf["shutdown_grace_period"] = app.conf.task_time_limit
+    if app.conf["metrics_port"]:  # an old worker may still serve there
+        app.conf["metrics_port"] = free_port(app.conf["metrics_port"])
     # Flower watches from the start; and there is no other worker to agree with, which takes 1 s.
     app.worker_main(["worker", "--loglevel", "INFO", "--task-events", "--without-mingle"])
 
