@@ -40,7 +40,8 @@ OTHERS = [
 # What a generated project reads from the environment, and what would lead its commands astray.
 FOREIGN = {
     *("ALLOWED_HOSTS", "CI", "DATABASE_URL", "DEBUG", "DJANGO_SETTINGS_MODULE", "SECRET_KEY"),
-    *("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MYPY_CACHE_DIR", "MYPYPATH", "PYTHONHOME", "PYTHONPATH"),
+    *("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MYPY_CACHE_DIR", "MYPYPATH"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONPATH"),  # the first doubles each start
     *("UV", "UV_PROJECT_ENVIRONMENT", "UV_RUN_RECURSION_DEPTH", "VIRTUAL_ENV"),
 }
 FOREIGN_PREFIXES = ("CELERY_", "COV_", "FLOWER_", "HYPOTHESIS_", "PYTEST_", "TEMPLATE_TESTS_")
