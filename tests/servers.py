@@ -59,21 +59,26 @@ def free_port() -> int:
         return port
 
 
+def start_valkey(directory: Path, **config: str) -> ValkeyServer:
+    """Start a Valkey server on a free port, with its data in ``directory``, where it stays."""
+    for attempt in itertools.count(1):
+        # A worker that a killed session left behind would come back to a usual port.
+        server = ValkeyServer(data_dir=directory, port=free_port(), persist=True, config=config)
+        try:
+            server.start(timeout=DEADLINE)
+            break
+        except (OSError, ValkeyServerError):
+            # Another process can take the port between its choice and its use.
+            if attempt == 5:
+                raise
+    return server
+
+
 @contextlib.contextmanager
-def valkey(*, append_only: bool = False) -> Iterator[str]:
+def valkey() -> Iterator[str]:
     """Run a Valkey server and give its URL, without a database: ``redis://localhost:PORT``."""
     with tempfile.TemporaryDirectory(prefix="valkey-") as directory:
-        config = {"appendonly": "yes"} if append_only else {"save": ""}
-        for attempt in itertools.count(1):
-            # Another process can take the port between its choice and its use.
-            # A worker that a killed session left behind would come back to a usual port.
-            server = ValkeyServer(data_dir=Path(directory), port=free_port(), config=config)
-            try:
-                server.start(timeout=DEADLINE)
-                break
-            except (OSError, ValkeyServerError):
-                if attempt == 5:
-                    raise
+        server = start_valkey(Path(directory), save="")
         try:
             yield f"redis://localhost:{server.port}"
         finally:
