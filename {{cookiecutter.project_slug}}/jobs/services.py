@@ -57,8 +57,8 @@ def send(job: Job, task: Task[Any, Any]) -> None:
     """
     try:
         task.apply_async(args=job.args, task_id=str(job.id))
-    except OperationalError:
-        logger.exception("could not send %s", job.call)
+    except OperationalError as error:
+        logger.error("could not send %s: %s", job.call, error)  # noqa: TRY400  # a line is enough
     else:
         job.sent = True
         job.save(update_fields=["sent"])

@@ -201,8 +201,14 @@ def configure_celery(loglevel: int, logfile: str | None, colorize: bool, **_: An
 
 @signals.celeryd_init.connect
 def keep_to_lines(instance: Any, **_: Any) -> None:
+#% if django
+    """Write nothing beside the log where each line is an object."""
+#% else
     """Log from the start, and write nothing beside the log where each line is an object."""
+#% endif
+#% if not django
     configure()  # until the level is known
+#% endif
     if is_json():
         instance.quiet = True
         worker.safe_say = say  # type: ignore[attr-defined]
@@ -220,7 +226,9 @@ class Beat(beat.Beat):
     def __init__(self, **options: Any) -> None:
         """Prepare it with the ``options`` of Celery's command."""
         super().__init__(**options)
+#% if not django
         configure()  # until the level is known
+#% endif
         self.quiet: bool = options.get("quiet", False) or is_json()
 #% if django
 

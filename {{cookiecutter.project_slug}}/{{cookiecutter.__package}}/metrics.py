@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from celery import Celery
+from celery import Celery, current_app
 from celery.bootsteps import StartStopStep
 from celery.exceptions import Ignore, Reject, Retry, Terminated, WorkerLostError
 from celery.utils.log import get_logger
@@ -36,9 +36,10 @@ logger = get_logger(__name__)
 
 
 def count(task: str, end: str, seconds: float) -> None:
-    """Count a run of a task that ended in a state such as SUCCESS, after so many seconds."""
-    TASKS.labels(task, end).inc()
-    SECONDS.labels(task).observe(seconds)
+    """Count a run of a task that ended in a state such as SUCCESS, if the counts are served."""
+    if current_app.conf["metrics_port"]:
+        TASKS.labels(task, end).inc()
+        SECONDS.labels(task).observe(seconds)
 
 
 def count_failure(request: Any, error: BaseException) -> None:

@@ -101,8 +101,7 @@ class ReliableRequest(Request):
                 metrics.count(self.name, "SUCCESS", seconds)
             return handle(self, outcome, **options)
 
-        if current_app.conf["metrics_port"]:
-            cls.on_success = on_success
+        cls.on_success = on_success
 #% if django
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -192,8 +191,8 @@ class ReliableTask(Task[..., Any]):
         def send() -> None:
             try:
                 self.apply_async(*args, **options)
-            except OperationalError:
-                logger.exception("could not send %s%r", self.name, args)
+            except OperationalError as error:
+                logger.error("could not send %s%r: %s", self.name, args, error)  # noqa: TRY400
 
         transaction.on_commit(send)
 #% endif
