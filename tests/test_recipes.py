@@ -3,9 +3,11 @@
 import ast
 import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -14,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests import servers
 from tests.conftest import Bake, BakedProject, clean_environment, name_of
@@ -57,6 +60,35 @@ for line in sys.stdin:
 """
 
 
+# Another one is for Python 3.13 and newer, and has a project of its own.
+WINDOW = "Close the window of Redis"
+
+
+@contextlib.contextmanager
+def open_shell(service: Service) -> Iterator[subprocess.Popen[str]]:
+    """Keep Python open in the project, or Django's shell."""
+    django = ("manage.py", "shell", "--verbosity", "0", "--command", SHELL)
+    is_django = (service.project.path / "manage.py").exists()
+    with subprocess.Popen(
+        [".venv/bin/python", *(django if is_django else ("-c", SHELL))],
+        cwd=service.project.path,
+        env=clean_environment() | service.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+    ) as shell:
+        yield shell
+
+
+def tell(shell: subprocess.Popen[str], code: str) -> list[str]:
+    """Have a shell run some code; return the words that it printed."""
+    assert shell.stdin
+    assert shell.stdout
+    print(json.dumps(code), file=shell.stdin, flush=True)
+    printed: str = json.loads(shell.stdout.readline())
+    return printed.split()
+
+
 def put(project: BakedProject, name: str, code: str) -> None:
     """Put code into a file as a reader does: its imports to the top, the rest to the end."""
     imported = [
@@ -74,8 +106,16 @@ def put(project: BakedProject, name: str, code: str) -> None:
     (project.path / name).write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
+def recipes_of(project: BakedProject) -> dict[str, str]:
+    """Return the recipes of a project by their titles."""
+    texts = project.read("docs/recipes.md").split("\n## ")[1:]
+    return {text.splitlines()[0]: text for text in texts}
+
+
 class Kitchen:
     """A project with all its recipes in it, its workers running."""
+
+    shell: subprocess.Popen[str]  # in the project
 
     def __init__(self, project: BakedProject, directory: Path, *, keeps_results: bool) -> None:
         """Put every recipe into the project, and keep what the senders do."""
@@ -85,8 +125,9 @@ class Kitchen:
         self.tasks = "jobs.tasks" if (project.path / "manage.py").exists() else "celery_app.tasks"
         self.senders: dict[str, str] = {}
         self.commands: list[list[str]] = []
-        for recipe in project.read("docs/recipes.md").split("\n## ")[1:]:
-            title = recipe.splitlines()[0]
+        for title, recipe in recipes_of(project).items():
+            if title == WINDOW:
+                continue
             for block in blocks(recipe, "python"):
                 if file := re.match(r"# (\S+\.py)\n", block):
                     put(project, file[1], block[file.end() :])
@@ -120,30 +161,11 @@ class Kitchen:
         """Start the worker of the default queue."""
         return self.service.worker("--include", "crash", env={"PYTHONPATH": str(self.directory)})
 
-    @contextlib.contextmanager
-    def shell(self) -> Iterator[None]:
-        """Keep Python open in the project, or Django's shell."""
-        django = ("manage.py", "shell", "--verbosity", "0", "--command", SHELL)
-        with subprocess.Popen(
-            [".venv/bin/python", *(django if self.django else ("-c", SHELL))],
-            cwd=self.project.path,
-            env=clean_environment() | self.service.env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-        ) as self.python:
-            yield
-
     def send(self, title: str, more: str = "", *, change: tuple[str, str] = ("", "")) -> list[str]:
         """Do what the sender of a recipe does, and more; return the words that were printed."""
         (recipe,) = (code for name, code in self.senders.items() if name.startswith(title))
         assert change[0] in recipe
-        code = f"{recipe.replace(*change, 1) if change[0] else recipe}\n{more}"
-        assert self.python.stdin
-        assert self.python.stdout
-        print(json.dumps(code), file=self.python.stdin, flush=True)
-        printed: str = json.loads(self.python.stdout.readline())
-        return printed.split()
+        return tell(self.shell, f"{recipe.replace(*change, 1) if change[0] else recipe}\n{more}")
 
     def task_id(self, title: str, **options: tuple[str, str]) -> str:
         """Do what the sender of a recipe does; return the id of the task."""
@@ -182,7 +204,7 @@ def kitchen(
         Service(project, env["CELERY_BROKER_URL"], env.get("CELERY_RESULT_BACKEND")) as service,
     ):
         kitchen.serve(service)
-        with kitchen.shell():
+        with open_shell(service) as kitchen.shell:
             yield kitchen
 
 
@@ -332,3 +354,64 @@ while not pathlib.Path("cancelled.csv.part").exists():
     after = kitchen.task_id("Do it once")
     kitchen.worker.wait_for(rf"{after}\] succeeded")
     assert task not in kitchen.worker.output
+
+
+def newer_python() -> str:
+    """Return a Python that the recipe is for."""
+    found = subprocess.run(
+        ["uv", "python", "find", "--no-python-downloads", ">=3.13"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not found.returncode:
+        return found.stdout.strip()
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    for path in sorted(pyenv.glob("versions/3.1[3-9].*/bin/python")):
+        return str(path)
+    pytest.skip("no Python 3.13 here: to have one, uv python install 3.13")
+
+
+def hold(worker: Process, server: redis.Redis) -> None:
+    """Stop a worker just while it waits for the server to give it a message."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        os.killpg(worker.process.pid, signal.SIGSTOP)
+        commands = {client["cmd"] for client in server.client_list() if "b" in client["flags"]}
+        if commands & {"brpop", "bzmpop"}:
+            return
+        os.killpg(worker.process.pid, signal.SIGCONT)
+        time.sleep(0.05)
+    pytest.fail("the worker does not wait for messages")
+
+
+def test_the_window_of_redis_is_closed(project: Bake) -> None:
+    made = project(result_backend="none")
+    recipe = recipes_of(made)[WINDOW]
+    python = {"UV_PYTHON": newer_python()}
+    (line,) = blocks(recipe, "toml")
+    text = made.read("pyproject.toml")
+    changed = re.sub(r"requires-python = .*\n", line, text)
+    assert changed != text
+    (made.path / "pyproject.toml").write_text(changed, encoding="utf-8")
+    (command,) = blocks(recipe, "console")
+    made.run(*shlex.split(command), env=python)
+    (block,) = blocks(recipe, "python")
+    file, code = block.removeprefix("# ").split("\n", 1)
+    put(made, file, code)
+    made.run("uv", "run", "ruff", "check", env=python)
+    made.run("uv", "run", "ruff", "format", "--check", env=python)
+
+    env = python | {"CELERY_TASK_TIME_LIMIT": "3", "CELERY_VISIBILITY_TIMEOUT": "5"}
+    with servers.valkey() as url, Service(made, f"{url}/0", env=env) as service:
+        tasks = []
+        with redis.Redis.from_url(url) as server, open_shell(service) as shell:
+            for _ in range(3):
+                worker = service.worker()
+                hold(worker, server)
+                send = "from celery_app.tasks import add\nprint(add.delay(2, 3).id)"
+                tasks += tell(shell, send)
+                worker.kill()
+        worker = service.worker()
+        for task in tasks:
+            worker.wait_for(rf"{task}\] succeeded")
