@@ -4,7 +4,6 @@
 """
 
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
@@ -12,10 +11,10 @@ import time
 from pathlib import Path
 
 import psutil
-from cookiecutter.main import cookiecutter
 
+from demo import generate, read
 from tests import servers
-from tests.conftest import TEMPLATE, BakedProject
+from tests.conftest import BakedProject
 from tests.service import Service
 
 TASKS = 5_000
@@ -73,17 +72,14 @@ def measure(project: BakedProject, kind: str) -> tuple[float, float]:
 def main() -> None:
     """Measure, and write what came of it."""
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    home = Path(tempfile.mkdtemp())
-    answers = {"result_backend": "none"}
-    path = cookiecutter(str(TEMPLATE), no_input=True, extra_context=answers, output_dir=str(home))
-    project = BakedProject(Path(path), "celery_app")
-    project.sync()
     runs: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
-    for _ in range(pairs):
-        for kind in KINDS:
-            runs[kind].append(measure(project, kind))
-            print(kind, *map(round, runs[kind][-1]), flush=True)
-    shutil.rmtree(home)
+    with tempfile.TemporaryDirectory() as name:
+        project = generate(read(["result_backend=none"]), Path(name))
+        project.sync()
+        for _ in range(pairs):
+            for kind in KINDS:
+                runs[kind].append(measure(project, kind))
+                print(kind, *map(round, runs[kind][-1]), flush=True)
     rates = {
         kind: [statistics.median(each) for each in zip(*runs[kind], strict=True)] for kind in KINDS
     }
@@ -98,7 +94,7 @@ def main() -> None:
     for kind, (wall, used) in rates.items():
         ratios = (wall / rates["nothing"][0], used / rates["nothing"][1])
         lines.append(f"| {kind} | {wall:.0f} | {ratios[0]:.2f} | {used:.0f} | {ratios[1]:.2f} |")
-    (Path(__file__).parent / "metrics.md").write_text("\n".join(lines) + "\n")
+    (Path(__file__).parent / "metrics.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
