@@ -48,6 +48,14 @@ from celery_app.celeryconfig import env
 #% endif
 
 ROOT = Path(__file__).resolve().parent
+# What starts a server, where none is.
+SERVERS = {
+    #% for server in cookiecutter.__brokers.values()
+    #% if server.label == broker.label or (results and server.label == redis.label)
+    #= "{{ server.label }}": "docker run -p {{ server.port }}:{{ server.port }} {{ server.image }}",
+    #% endif
+    #% endfor
+}
 #% if cookiecutter.__redis
 # Seconds at the end, until a worker gives its tasks back, and until the Valkey leaves clients that
 # have none; honcho kills what it has started after 5 s.
@@ -149,23 +157,24 @@ def missing_server() -> str:
             channel: Any = connection.channel()
             channel.close()
     except Exception as error:  # noqa: BLE001  # each transport has its own
-        #= return refusal(app.conf.broker_url, error, "{{ broker.label }}", {{ broker.port }}, "{{ broker.image }}")
+        #= label = "{{ broker.label }}"
+        return refusal(label, app.conf.broker_url, error)
     #% if results
     try:
         backend: Any = app.backend
         backend.client.ping()
         backend.client.connection_pool.disconnect()  # a Valkey waits for that in order to end
     except redis.RedisError as error:
-        #= return refusal(app.conf.result_backend, error, "{{ redis.label }}", {{ redis.port }}, "{{ redis.image }}")
+        return refusal("Redis", app.conf.result_backend, error)
     #% endif
     return ""
 
 
-def refusal(url: str, error: Exception, label: str, port: int, image: str) -> str:
+def refusal(label: str, url: str, error: Exception) -> str:
     """Return why a server cannot be used, and how to have one, in a line."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    start = f"docker run -p {port}:{port} {image}"
-    return f"No {label} can be used at {maybe_sanitize_url(url)} ({reason}); to have one: {start}"
+    url = maybe_sanitize_url(url)
+    return f"No {label} can be used at {url} ({reason}); to have one: {SERVERS[label]}"
 
 
 def wait() -> None:
