@@ -140,6 +140,11 @@ class BakedProject:
 Bake: TypeAlias = Callable[..., BakedProject]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Run three tests for two processors: most tests wait, for processes and for delays."""
+    return (os.cpu_count() or 2) * 3 // 2
+
+
 def pytest_configure() -> None:
     """Make the directory that all processes of a session share; its first process owns it."""
     if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -46,7 +46,7 @@ def fail():
 def again(self):
     time.sleep(0.2)
     if not self.request.retries:
-        raise self.retry(countdown=1)
+        raise self.retry(countdown=0.3)
 
 
 @app.task(soft_time_limit=1, time_limit=2)

@@ -105,6 +105,15 @@ for way in ways:
         print("refused", error)
 print("sent", add.apply_async((2, 3), countdown=60))
 """
+SHORT_DELAYS = """\
+from datetime import datetime, timedelta, timezone
+
+from celery_app.tasks import add
+
+later = datetime.now(timezone.utc) + timedelta(seconds=0.9)
+for delay in ({"countdown": 0.1}, {"eta": later}, {"eta": later.isoformat()}, {"countdown": -1}):
+    print(add.apply_async((2, 3), **delay).id)
+"""
 
 
 def report(what: str, seconds: float) -> None:
@@ -303,3 +312,12 @@ def test_redis_refuses_a_delay_that_it_cannot_keep(synced: Bake) -> None:
     for line in lines[:-1]:
         assert "celery_app.tasks.add" in line
         assert "Keep the date in a database, and let a periodic task send what is due." in line
+
+
+@pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
+def test_a_delay_of_less_than_a_second_is_one(synced: Bake, kind: str) -> None:
+    project = synced(broker=kind, result_backend="none")
+    with broker(kind) as server, Service(project, server.url) as service:
+        worker = service.worker()
+        for task in service.python(SHORT_DELAYS).split():
+            worker.wait_for(rf"{task}\] succeeded")

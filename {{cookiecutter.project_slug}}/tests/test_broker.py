@@ -72,7 +72,7 @@ def test_a_delayed_task_that_no_worker_expects_is_done_when_one_starts(
 ) -> None:
     """The sender has told the broker where it belongs, although the queue is new."""
     name = f"tests-{uuid.uuid4()}"
-    result = tasks.add.apply_async((20, 22), queue=name, countdown=1)
+    result = tasks.add.apply_async((20, 22), queue=name, countdown=0.5)
     with Worker(tmp_path / "delayed.log", "--queues", name, **worker_environment) as worker:
         worker.wait_for(f"[{result.id}] succeeded")
     with app.connection_for_write() as connection:

@@ -27,15 +27,16 @@
 #% if django
 import logging
 #% endif
-import os
 #% if cookiecutter.broker == "rabbitmq"
+import math
+import os
 import re
+#% else
+import os
 #% endif
 import signal
 import threading
-#% if cookiecutter.broker == "redis"
 from datetime import datetime
-#% endif
 from functools import cached_property
 from typing import Any, Self
 
@@ -47,9 +48,7 @@ from celery.contrib.django.task import DjangoTask as Task
 from celery import Celery, Task, current_app, signals
 #% endif
 from celery.result import AsyncResult
-#% if cookiecutter.broker == "redis"
 from celery.utils.time import maybe_make_aware
-#% endif
 #% if cookiecutter.broker == "redis"
 from celery.worker.consumer import Consumer
 #% endif
@@ -224,14 +223,14 @@ class ReliableCelery(Celery):
         Raises ValueError for a delay that Redis cannot keep, and `OperationalError` if the broker
         or the result backend is down.
         """
-        self.refuse_long_delay(name, options.get("countdown"), options.get("eta"))
+        self.refuse_long_delay(name, self.delay_of(options))
 #% elif cookiecutter.broker == "redis"
         """Send the task; `delay` and all other ways end here.
 
         Raises ValueError for a delay that Redis cannot keep, and `OperationalError` if the broker
         is down.
         """
-        self.refuse_long_delay(name, options.get("countdown"), options.get("eta"))
+        self.refuse_long_delay(name, self.delay_of(options))
 #% elif redis_results
         """Send the task; `delay` and all other ways end here.
 
@@ -239,6 +238,8 @@ class ReliableCelery(Celery):
         """
         if options.get("countdown") or options.get("eta"):
             self.prepare_delay(options.get("queue"))
+            # Such a delay is of whole seconds; Celery would refuse one of less.
+            options |= {"countdown": math.ceil(self.delay_of(options)), "eta": None}
 #% else
         """Send the task; `delay` and all other ways end here.
 
@@ -246,6 +247,8 @@ class ReliableCelery(Celery):
         """
         if options.get("countdown") or options.get("eta"):
             self.prepare_delay(options.get("queue"))
+            # Such a delay is of whole seconds; Celery would refuse one of less.
+            options |= {"countdown": math.ceil(self.delay_of(options)), "eta": None}
 #% endif
 #% if redis_results
         try:
@@ -255,6 +258,15 @@ class ReliableCelery(Celery):
 #% else
         return super().send_task(name, *args, **options)
 #% endif
+
+    def delay_of(self, options: dict[str, Any]) -> float:
+        """Return the seconds until a task that is sent with these options may start."""
+        countdown, eta = options.get("countdown"), options.get("eta")
+        if isinstance(eta, str):
+            eta = datetime.fromisoformat(eta)
+        if eta and countdown is None:
+            countdown = (maybe_make_aware(eta, self.timezone) - self.now()).total_seconds()
+        return max(countdown or 0, 0)
 #% if cookiecutter.broker == "rabbitmq"
 
     def prepare_delay(self, name: str | Queue | None) -> None:
@@ -274,17 +286,13 @@ class ReliableCelery(Celery):
 #% endif
 #% if cookiecutter.broker == "redis"
 
-    def refuse_long_delay(self, name: str, countdown: float | None, eta: Any) -> None:
+    def refuse_long_delay(self, name: str, delay: float) -> None:
         """Raise ValueError if Redis would deliver the task again before it can be done."""
-        if isinstance(eta, str):
-            eta = datetime.fromisoformat(eta)
-        if eta and countdown is None:
-            countdown = (maybe_make_aware(eta, self.timezone) - self.now()).total_seconds()
         timeout = self.conf.broker_transport_options["visibility_timeout"]
         longest = timeout - self.conf.task_time_limit
-        if countdown and countdown > longest:
+        if delay > longest:
             message = (
-                f"{name}: Redis would run a task with a delay of {countdown:.0f} s more than once; "
+                f"{name}: Redis would run a task with a delay of {delay:.0f} s more than once; "
                 f"up to {longest:.0f} s are safe with a visibility timeout of {timeout:.0f} s. "
                 "Keep the date in a database, and let a periodic task send what is due."
             )
