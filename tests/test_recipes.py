@@ -21,6 +21,7 @@ import redis
 from tests import servers
 from tests.conftest import Bake, BakedProject, clean_environment, name_of
 from tests.service import DEADLINE, Process, Service
+from tests.test_own import interpreters
 from tests.test_quality import check_types
 from tests.test_readme import blocks
 
@@ -356,22 +357,6 @@ while not pathlib.Path("cancelled.csv.part").exists():
     assert task not in kitchen.worker.output
 
 
-def newer_python() -> str:
-    """Return a Python that the recipe is for."""
-    found = subprocess.run(
-        ["uv", "python", "find", "--no-python-downloads", ">=3.13"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if not found.returncode:
-        return found.stdout.strip()
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    for path in sorted(pyenv.glob("versions/3.1[3-9].*/bin/python")):
-        return str(path)
-    pytest.skip("no Python 3.13 here: to have one, uv python install 3.13")
-
-
 def hold(worker: Process, server: redis.Redis) -> None:
     """Stop a worker just while it waits for the server to give it a message."""
     end = time.monotonic() + DEADLINE
@@ -388,7 +373,10 @@ def hold(worker: Process, server: redis.Redis) -> None:
 def test_the_window_of_redis_is_closed(project: Bake) -> None:
     made = project(result_backend="none")
     recipe = recipes_of(made)[WINDOW]
-    python = {"UV_PYTHON": newer_python()}
+    version, path = max(interpreters(made).items())
+    if version < (3, 13):
+        pytest.skip("no Python 3.13 here: uv python install enables this test")
+    python = {"UV_PYTHON": path, "UV_PYTHON_DOWNLOADS": "never"}
     (line,) = blocks(recipe, "toml")
     text = made.read("pyproject.toml")
     changed = re.sub(r"requires-python = .*\n", line, text)
