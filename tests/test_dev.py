@@ -233,6 +233,8 @@ def test_the_worker_starts_anew_when_python_changes_and_cuts_no_task(
     release.touch()
     terminal.wait_for(rf"{slow}\] succeeded")
     assert len(re.findall(rf"{slow}\] received", terminal.output)) == 1
+    supervisor = supervisor_of(development)
+    wait_until(lambda: len(supervisor.children()) == 1, "the old worker is not gone")
 
     development.edit("return x + y + 1000", "return x + (y + 2000")
     terminal.wait_for("SyntaxError: '\\(' was never closed")
@@ -257,7 +259,7 @@ def test_the_worker_starts_anew_when_python_changes_and_cuts_no_task(
     assert changed == [f"{development.tasks}/tasks.py"] * 4
     assert len(re.findall(r" ready\.", terminal.output)) == 4
 
-    supervisor_of(development).kill()
+    supervisor.kill()
     terminal.process.wait(DEADLINE)
     wait_for_the_end_of_all(project)
 

@@ -239,6 +239,7 @@ def worker() -> None:
             elif not ended and workers[-1].poll() is not None:
                 print("The worker has ended; a change of a file starts it.", flush=True)
                 ended = True
+            workers[:-1] = [old for old in workers[:-1] if old.poll() is None]
     end_processes(*workers)
 
 
