@@ -69,6 +69,28 @@ def measure(project: BakedProject, kind: str) -> tuple[float, float]:
     return (TASKS - WARM) / (ended - began), (TASKS - WARM) / (after - before)
 
 
+def report(runs: dict[str, list[tuple[float, float]]]) -> str:
+    """Return what was measured as a table; a ratio is that to the run with nothing before it."""
+    pairs = len(runs["nothing"])
+    lines = [
+        f"`uv run python -m benchmarks.metrics {pairs}`: {TASKS - WARM:,} tasks that do nothing,",
+        "on Redis, by a worker of two processes; medians of alternating runs, and of their",
+        f"ratios to the run with nothing beside them. Python {platform.python_version()}.",
+        "",
+        "| with | tasks a second | ratio | tasks a second of processor | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in KINDS:
+        cells = []
+        for own, usual in zip(
+            zip(*runs[kind], strict=True), zip(*runs["nothing"], strict=True), strict=True
+        ):
+            ratios = [one / other for one, other in zip(own, usual, strict=True)]
+            cells += [f"{statistics.median(own):.0f}", f"{statistics.median(ratios):.2f}"]
+        lines.append(f"| {' | '.join([kind, *cells])} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure, and write what came of it."""
     pairs = int(sys.argv[1]) if len(sys.argv) > 1 else 5
@@ -80,21 +102,7 @@ def main() -> None:
             for kind in KINDS:
                 runs[kind].append(measure(project, kind))
                 print(kind, *map(round, runs[kind][-1]), flush=True)
-    rates = {
-        kind: [statistics.median(each) for each in zip(*runs[kind], strict=True)] for kind in KINDS
-    }
-    lines = [
-        f"`uv run python -m benchmarks.metrics {pairs}`: {TASKS - WARM:,} tasks that do nothing,",
-        "on Redis, by a worker of two processes; medians of alternating runs, and",
-        f"their ratio to those with nothing. Python {platform.python_version()}.",
-        "",
-        "| with | tasks a second | ratio | tasks a second of processor | ratio |",
-        "|---|---|---|---|---|",
-    ]
-    for kind, (wall, used) in rates.items():
-        ratios = (wall / rates["nothing"][0], used / rates["nothing"][1])
-        lines.append(f"| {kind} | {wall:.0f} | {ratios[0]:.2f} | {used:.0f} | {ratios[1]:.2f} |")
-    (Path(__file__).parent / "metrics.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (Path(__file__).parent / "metrics.md").write_text(report(runs), encoding="utf-8")
 
 
 if __name__ == "__main__":
