@@ -175,12 +175,7 @@ def test_one_command_brings_everything_up_and_ctrl_c_loses_no_task(
 
     second = development.honcho()
     second.wait_for(rf"{task}\] succeeded")  # long before the visibility timeout
-    [honcho] = [
-        process
-        for process in psutil.Process(second.process.pid).children()
-        if "honcho" in " ".join(process.cmdline())
-    ]
-    honcho.send_signal(signal.SIGINT)  # to honcho alone, as `kill` does
+    os.killpg(second.process.pid, signal.SIGHUP)  # as a terminal does that is closed
     second.process.wait(DEADLINE)
     wait_for_the_end_of_all(development.project)
     assert not re.search(TROUBLE, second.output), second.output
@@ -200,7 +195,13 @@ def test_a_task_whose_processes_were_all_killed_comes_back(development: Developm
 
     second = development.honcho("broker", "worker")
     second.wait_for(rf"{task}\] succeeded")
-    interrupt(second)
+    [honcho] = [
+        process
+        for process in psutil.Process(second.process.pid).children()
+        if "honcho" in " ".join(process.cmdline())
+    ]
+    honcho.send_signal(signal.SIGINT)  # to honcho alone, as `kill` does
+    second.process.wait(DEADLINE)
 
 
 def supervisor_of(development: Development) -> psutil.Process:

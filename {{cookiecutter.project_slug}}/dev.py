@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import secrets
+import select
 import signal
 import socket
 import subprocess
@@ -34,7 +35,7 @@ import redis
 #% endif
 #% if django
 from django.core.management import call_command, execute_from_command_line
-from django.db import DatabaseError
+from django.db import DatabaseError, OperationalError
 #% endif
 from kombu.utils.url import maybe_sanitize_url
 from watchfiles import PythonFilter, watch
@@ -208,6 +209,15 @@ def missing_migration() -> str:
     except (SystemExit, DatabaseError):
         return "the database has not all migrations: `python manage.py migrate` applies them."
     return ""
+
+
+def failed_migration() -> str:
+    """Apply the migrations; return why the database did not let them, or nothing."""
+    try:
+        call_command("migrate", interactive=False)
+    except OperationalError as error:  # of a new SQLite file also to the second who opens it
+        return f"the database cannot be used: {error}"
+    return ""
 #% endif
 
 
@@ -282,6 +292,12 @@ def end_with_input() -> None:
     os.kill(os.getpid(), signal.SIGQUIT)
 
 
+def beat() -> None:
+    """Run beat."""
+    wait()
+    app.start(["beat", "--loglevel", "INFO"])
+
+
 def flower() -> None:
     """Run Flower, with a login: that of `FLOWER_BASIC_AUTH`, or another one at each start."""
     wait()
@@ -302,7 +318,7 @@ def web() -> None:
     """Apply the migrations, and run the web server."""
     wait_for_no(missing_server)
     django.setup()
-    call_command("migrate", interactive=False)
+    wait_for_no(failed_migration)
     # Its warning not to use it in production is for others.
     os.environ["DJANGO_RUNSERVER_HIDE_WARNING"] = "true"
     # The server starts itself anew with these, when a file changes.
@@ -321,6 +337,15 @@ def free_port(wanted: int) -> int:
     sys.exit(f"No port from {wanted} to {wanted + 99} is free.")
 
 
+def end_with_output() -> None:
+    """End this process when nobody can read what it writes: the terminal was closed."""
+    if hasattr(select, "poll"):  # Windows ends what belongs to a terminal itself
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)  # what ends it is always told
+        output.poll()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def main() -> None:
     """Run the process that the command line names."""
     processes = (
@@ -328,9 +353,9 @@ def main() -> None:
         #% if cookiecutter.__redis
         broker_process,
         #% endif
-        wait,
         worker,
         worker_process,
+        beat,
         flower,
         #% if django
         web,
@@ -339,7 +364,10 @@ def main() -> None:
     by_name = {process.__name__.replace("_", "-"): process for process in processes}
     parser = argparse.ArgumentParser(description="The processes of development.")
     parser.add_argument("process", choices=by_name)
-    by_name[parser.parse_args().process]()
+    process = by_name[parser.parse_args().process]
+    if not process.__name__.endswith("_process"):  # which ends with its standard input
+        threading.Thread(target=end_with_output, daemon=True).start()
+    process()
 
 
 if __name__ == "__main__":
