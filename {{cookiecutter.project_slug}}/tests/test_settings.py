@@ -82,13 +82,6 @@ def test_no_task_outlasts_the_visibility_timeout() -> None:
     timeout = app.conf.broker_transport_options["visibility_timeout"]
     for task in app.tasks.values():
         assert (task.time_limit or app.conf.task_time_limit) < timeout, task.name
-
-
-def test_every_task_can_be_tried_again() -> None:
-    """A retry is refused if Redis would deliver it twice."""
-    longest = app.conf.broker_transport_options["visibility_timeout"] - app.conf.task_time_limit
-    for task in app.tasks.values():
-        assert (task.default_retry_delay or 0) <= longest, task.name
 #% else
 
 

@@ -11,7 +11,7 @@
 #% endif
 #% if cookiecutter.broker == "redis"
 - A worker outlives a restart of Redis, busy or not.
-- A delay after which Redis would deliver a task twice is refused.
+- A delay after which Redis would deliver a task twice is refused; a retry comes sooner instead.
 #% endif
 #% if redis_results
 - Sending fails in one way, whichever server is down: `kombu.exceptions.OperationalError`.
@@ -154,7 +154,6 @@ class ReliableTask(Task[..., Any]):
     Request = ReliableRequest  # type: ignore[assignment]
     # Seconds; also the pause before a task runs again whose process was killed.
     default_retry_delay = 2
-#% if cookiecutter.broker == "rabbitmq"
 
     def signature_from_request(
         self,
@@ -164,6 +163,17 @@ class ReliableTask(Task[..., Any]):
         queue: str | None = None,
         **options: Any,
     ) -> Any:
+#% if cookiecutter.broker == "redis"
+        """Return the task as it was called, to be sent again after a delay that Redis can keep.
+
+        A longer one would be refused, and then the task would not be tried again at all.
+        """
+        app: Any = self.app
+        limit, _soft = (request or self.request).timelimit or (None, None)
+        longest = app.longest_delay(limit)
+        if app.delay_of(options) > longest:
+            options |= {"countdown": longest, "eta": None}
+#% else
         """Return the task as it was called, to be sent again to the queue that it came from.
 
         Celery sends a retry of a task from any other queue to the default one, when it is delayed.
@@ -173,8 +183,8 @@ class ReliableTask(Task[..., Any]):
         name = re.sub(r"^([01]\.){28}", "", delivery_info.get("routing_key") or "")
         if queue is None and name in self.app.amqp.queues:
             queue = name
-        return super().signature_from_request(request, args, kwargs, queue, **options)
 #% endif
+        return super().signature_from_request(request, args, kwargs, queue, **options)
 #% if django
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
@@ -193,7 +203,7 @@ class ReliableTask(Task[..., Any]):
             except OperationalError as error:
                 logger.error("could not send %s%r: %s", self.name, args, error)  # noqa: TRY400
 
-        transaction.on_commit(send)
+        transaction.on_commit(send, robust=True)
 #% endif
 
 
@@ -216,28 +226,30 @@ class ReliableCelery(Celery):
         self.prepared: set[str] = set()  # the names of queues that delayed tasks can come to
 #% endif
 
-    def send_task(self, name: str, *args: Any, **options: Any) -> AsyncResult[Any]:
+    def send_task(  # type: ignore[override]
+        self, name: str, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> AsyncResult[Any]:
 #% if cookiecutter.broker == "redis" and redis_results
         """Send the task; `delay` and all other ways end here.
 
         Raises ValueError for a delay that Redis cannot keep, and `OperationalError` if the broker
         or the result backend is down.
         """
-        self.refuse_long_delay(name, self.delay_of(options))
+        self.refuse_long_delay(name, self.delay_of(options), options.get("time_limit"))
 #% elif cookiecutter.broker == "redis"
         """Send the task; `delay` and all other ways end here.
 
         Raises ValueError for a delay that Redis cannot keep, and `OperationalError` if the broker
         is down.
         """
-        self.refuse_long_delay(name, self.delay_of(options))
+        self.refuse_long_delay(name, self.delay_of(options), options.get("time_limit"))
 #% elif redis_results
         """Send the task; `delay` and all other ways end here.
 
         Raises `OperationalError` if the broker or the result backend is down.
         """
         if options.get("countdown") or options.get("eta"):
-            self.prepare_delay(options.get("queue"))
+            self.prepare_delay(self.queue_of(name, args, kwargs, options))
             # Such a delay is of whole seconds; Celery would refuse one of less.
             options |= {"countdown": math.ceil(self.delay_of(options)), "eta": None}
 #% else
@@ -246,17 +258,17 @@ class ReliableCelery(Celery):
         Raises `OperationalError` if the broker is down.
         """
         if options.get("countdown") or options.get("eta"):
-            self.prepare_delay(options.get("queue"))
+            self.prepare_delay(self.queue_of(name, args, kwargs, options))
             # Such a delay is of whole seconds; Celery would refuse one of less.
             options |= {"countdown": math.ceil(self.delay_of(options)), "eta": None}
 #% endif
 #% if redis_results
         try:
-            return super().send_task(name, *args, **options)
+            return super().send_task(name, args, kwargs, **options)
         except (RedisError, RuntimeError) as error:  # so Celery's backend says that it is away
             raise OperationalError("the result backend is away") from error
 #% else
-        return super().send_task(name, *args, **options)
+        return super().send_task(name, args, kwargs, **options)
 #% endif
 
     def delay_of(self, options: dict[str, Any]) -> float:
@@ -264,17 +276,22 @@ class ReliableCelery(Celery):
         countdown, eta = options.get("countdown"), options.get("eta")
         if isinstance(eta, str):
             eta = datetime.fromisoformat(eta)
-        if eta and countdown is None:
+        if eta and not countdown:
             countdown = (maybe_make_aware(eta, self.timezone) - self.now()).total_seconds()
         return max(countdown or 0, 0)
 #% if cookiecutter.broker == "rabbitmq"
 
-    def prepare_delay(self, name: str | Queue | None) -> None:
+    def queue_of(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> Queue:
+        """Return the queue to which a task goes that is sent in this way."""
+        router: Any = self.amqp.router
+        queue: Queue = router.route(dict(options), name, args, kwargs)["queue"]
+        return queue
+
+    def prepare_delay(self, queue: Queue) -> None:
         """Declare what keeps a delayed task for the queue, once; a worker does so at its start.
 
         Celery leaves it at that: a task that is sent before the first worker ran would vanish.
         """
-        queue = name if isinstance(name, Queue) else self.amqp.queues[name or self.main]
         if queue.name in self.prepared:
             return
         with self.connection_for_write() as connection:
@@ -286,14 +303,18 @@ class ReliableCelery(Celery):
 #% endif
 #% if cookiecutter.broker == "redis"
 
-    def refuse_long_delay(self, name: str, delay: float) -> None:
+    def longest_delay(self, time_limit: float | None) -> float:
+        """Return the longest delay, in seconds, after which a task is done in time for Redis."""
+        timeout: float = self.conf.broker_transport_options["visibility_timeout"]
+        return max(timeout - (time_limit or self.conf.task_time_limit), 0)
+
+    def refuse_long_delay(self, name: str, delay: float, time_limit: float | None) -> None:
         """Raise ValueError if Redis would deliver the task again before it can be done."""
-        timeout = self.conf.broker_transport_options["visibility_timeout"]
-        longest = timeout - self.conf.task_time_limit
+        longest = self.longest_delay(time_limit)
         if delay > longest:
             message = (
                 f"{name}: Redis would run a task with a delay of {delay:.0f} s more than once; "
-                f"up to {longest:.0f} s are safe with a visibility timeout of {timeout:.0f} s. "
+                f"up to {longest:.0f} s are safe with this visibility timeout and time limit. "
                 "Keep the date in a database, and let a periodic task send what is due."
             )
             raise ValueError(message)
