@@ -215,7 +215,7 @@ def failed_migration() -> str:
     """Apply the migrations; return why the database did not let them, or nothing."""
     try:
         call_command("migrate", interactive=False)
-    except OperationalError as error:  # of a new SQLite file also to the second who opens it
+    except OperationalError as error:  # SQLite's, also when two processes open a new file at once
         return f"the database cannot be used: {error}"
     return ""
 #% endif
@@ -276,11 +276,11 @@ def end_processes(*processes: subprocess.Popen[bytes]) -> None:
 def worker_process() -> None:
     """Be the worker, until SIGTERM or the end of standard input."""
     threading.Thread(target=end_with_input, daemon=True).start()
-    # Tasks may finish before a reload, however long they take.
+    # The tasks of an old worker may finish, however long they take.
     app.conf["shutdown_grace_period"] = app.conf.task_time_limit
     if app.conf["metrics_port"]:  # an old worker may still serve there
         app.conf["metrics_port"] = free_port(app.conf["metrics_port"])
-    # Flower watches from the start; and there is no other worker to agree with, which takes 1 s.
+    # Flower watches from the start; and there is nothing to agree on with others, which takes 1 s.
     app.worker_main(["worker", "--loglevel", "INFO", "--task-events", "--without-mingle"])
 
 

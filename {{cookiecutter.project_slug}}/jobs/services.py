@@ -42,9 +42,10 @@ NOT_SENT = "The broker cannot be reached; try again later."
 def start(task: Task[Any, Any], *args: object) -> Job:
     """Send ``task`` with these arguments; return its row, which tells whether it was sent.
 
-    It is sent after commit, so that no worker looks for a row that is not there yet.
+    It is sent after commit, so that no worker looks for a row that is not there yet. Raises
+    RuntimeError inside of a transaction, where nobody could tell yet whether it was sent.
     """
-    with transaction.atomic():
+    with transaction.atomic(durable=True):
         job = Job.objects.create(task=task.name, args=args)
         transaction.on_commit(lambda: send(job, task), robust=True)
     return job

@@ -91,7 +91,7 @@ def test_a_killed_worker_loses_no_task(worker_environment: dict[str, str], tmp_p
         result = tasks.report.apply_async((4,), queue="tests")
         killed.wait_for(f"[{result.id}] received")
         killed.kill()
-    assert "succeeded" not in killed.output()
+    assert f"[{result.id}] succeeded" not in killed.output()
     with Worker(tmp_path / "next.log", *options, **worker_environment) as worker:
         worker.wait_for(f"[{result.id}] succeeded")
 

@@ -4,7 +4,8 @@
 LOG_FORMAT is `console`, for people, or `json`, one object in each line. What is said about a task
 carries its name and id, also in the worker's main process.
 #% if django
-And the id of the request that sent it: each request has one, which travels with its tasks.
+
+Each web request has an id, which travels with the tasks that it sends and is in their lines too.
 #% endif
 """
 

@@ -197,7 +197,11 @@ class Guard(StartStopStep):
 
 
 def publish_again(producer: Any, message: Any, headers: dict[str, Any], queue: Queue) -> None:
-    """Publish a message as it is, but for its headers; on RabbitMQ the broker has confirmed it."""
+#% if cookiecutter.broker == "rabbitmq"
+    """Publish a message as it is, but for its headers; return when the broker has confirmed it."""
+#% else
+    """Publish a message as it is, but for its headers."""
+#% endif
     marks = ("redelivered", "x-delivery-count", "x-acquired-count")
     producer.publish(
         message.body,
