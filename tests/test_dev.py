@@ -152,9 +152,7 @@ def check_flower(development: Development, terminal: Process, tasks: dict[str, s
 
 
 @pytest.mark.parametrize(
-    "development",
-    ["celery-redis-redis", "django-redis-database", "django-rabbitmq-redis"],
-    indirect=True,
+    "development", ["celery-redis-redis", "django-rabbitmq-redis"], indirect=True
 )
 def test_one_command_brings_everything_up_and_ctrl_c_loses_no_task(
     development: Development,

@@ -69,8 +69,7 @@ def test_workers_hold_with_processes_that_are_started_afresh(project: Bake) -> N
     text, changes = re.subn(r'"spawn" if .+ else "fork"', '"spawn"', text)
     assert changes == 1
     settings.write_text(text, encoding="utf-8")
-    options = "tests/test_broker.py tests/test_faults.py --override-ini=addopts="
-    pass_side_by_side((made, {}), options=options)
+    pass_side_by_side((made, {}), options="tests/test_faults.py -m faults")
 
 
 def version_of(project: BakedProject) -> tuple[int, int]:
