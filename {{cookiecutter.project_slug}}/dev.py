@@ -338,11 +338,13 @@ def free_port(wanted: int) -> int:
 
 
 def end_with_output() -> None:
-    """End this process when nobody can read what it writes: the terminal was closed."""
-    if hasattr(select, "poll"):  # Windows ends what belongs to a terminal itself
-        output = select.poll()
-        output.register(sys.stdout.fileno(), 0)  # what ends it is always told
-        output.poll()
+    """End this process when nobody reads what it writes to a pipe: honcho's terminal was closed."""
+    if sys.stdout.isatty() or not hasattr(select, "poll"):  # a terminal ends what it runs itself
+        return
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # hang-ups are told always
+    [(_, event)] = output.poll()
+    if event & (select.POLLERR | select.POLLHUP):
         os.kill(os.getpid(), signal.SIGTERM)
 
 
