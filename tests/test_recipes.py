@@ -300,9 +300,9 @@ WATCH = """
 import json, time
 
 seen = []
-while result.state != "SUCCESS":
-    if result.state == "PROGRESS" and (not seen or seen[-1] != result.info):
-        seen.append(result.info)
+while (info := result.info) != 300:  # of one look: between two, it may be done
+    if info and (not seen or seen[-1] != info):
+        seen.append(info)
     time.sleep(0.02)
 print(json.dumps(seen))
 """
