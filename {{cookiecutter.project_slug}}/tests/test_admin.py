@@ -19,7 +19,7 @@ def test_a_job_is_found_by_its_id_and_cannot_be_changed(admin_client: Client) ->
     """Another one, and a task of another name, are not in the list."""
     job = Job.objects.create(task="jobs.tasks.add", args=[2, 3])
     other = Job.objects.create(task="jobs.tasks.report")
-    for query in (str(job.id), "add"):
+    for query in (str(job.id), "tasks.add"):
         found = admin_client.get("/admin/jobs/job/", {"q": query}).content.decode()
         assert str(job.id) in found
         assert str(other.id) not in found
