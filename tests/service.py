@@ -9,6 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -159,6 +160,14 @@ class Service:
     def python(self, code: str, env: dict[str, str] | None = None) -> str:
         """Run Python code in the project and return what it printed."""
         return self.run("uv", "run", "python", "-c", code, env=env).stdout.strip()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    """Return as soon as a condition holds; fail with what did not come if it never does."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
 
 
 def answers(url: str) -> bool:

@@ -8,10 +8,9 @@ import re
 import signal
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -20,7 +19,7 @@ import pytest
 
 from tests import servers
 from tests.conftest import Bake, BakedProject
-from tests.service import DEADLINE, Process, Service
+from tests.service import DEADLINE, Process, Service, wait_until
 from tests.test_readme import change_addresses, running_in, wait_for_the_end_of_all
 
 START = ("uv", "run", "honcho", "start")
@@ -35,14 +34,6 @@ def hold(path: str) -> None:
         time.sleep(0.1)
 """
 TROUBLE = r"WARNING|ERROR|CRITICAL|Traceback|[^y]Warning:"  # SecurityWarning: root runs the tests
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 class Development(Service):
@@ -232,6 +223,7 @@ def test_the_worker_starts_anew_when_python_changes_and_cuts_no_task(
     release.touch()
     terminal.wait_for(rf"{slow}\] succeeded")
     assert len(re.findall(rf"{slow}\] received", terminal.output)) == 1
+    assert len(re.findall(rf"{slow}\] succeeded", terminal.output)) == 1
     supervisor = supervisor_of(development)
     wait_until(lambda: len(supervisor.children()) == 1, "the old worker is not gone")
 

@@ -4,14 +4,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Bake
 from tests.proxy import broker
-from tests.service import DEADLINE, Process, Service
+from tests.service import Process, Service, wait_until
 
 # Tasks that last as long as the test wants, and an entry that is due when the test says so.
 TASKS = '''\
@@ -47,14 +47,6 @@ class Bell(schedule):
 
 app.conf.beat_schedule = {{"bell": {{"task": ring.name, "schedule": Bell(3600)}}}}
 '''
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 @contextlib.contextmanager

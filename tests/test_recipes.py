@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import redis
 
 from tests import servers
 from tests.conftest import Bake, BakedProject, clean_environment, name_of
-from tests.service import DEADLINE, Process, Service
+from tests.service import DEADLINE, Process, Service, wait_until
 from tests.test_own import interpreters
 from tests.test_quality import check_types
 from tests.test_readme import blocks
@@ -177,14 +177,6 @@ class Kitchen:
         """Return when the log of a process has a pattern: seconds."""
         lines = re.findall(rf"^(\d[\dT:.-]+) .*{pattern}", process.output, re.MULTILINE)
         return [datetime.fromisoformat(line).timestamp() for line in lines]
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Return as soon as a condition holds."""
-    end = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module", params=KITCHENS, ids=name_of)
