@@ -40,10 +40,16 @@ faults: $(UV)
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots
 
+# A link of its own to the runtime, since `celery.py` lies beside it and would hide Celery.
+RUNTIME := {{cookiecutter.project_slug}}/{{cookiecutter.__package}}/runtime
+LINKED := .mypy_cache/linked
+
 lint: $(UV)
-	$(UV) run --quiet ruff check
-	$(UV) run --quiet ruff format --check
+	$(UV) run --quiet ruff check --config pyproject.toml
+	$(UV) run --quiet ruff format --check --config pyproject.toml
 	$(UV) run --quiet mypy
+	@mkdir -p $(LINKED) && ln -sfn '$(CURDIR)/$(RUNTIME)' $(LINKED)/runtime
+	MYPYPATH=$(LINKED) $(UV) run --quiet mypy --package runtime
 
 clean:
 	rm -rf .tools .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache uv.lock

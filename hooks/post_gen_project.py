@@ -23,6 +23,8 @@ DROPPED = {
             "tests/test_page.py",
             "tests/test_views.py",
             f"{PACKAGE}/asgi.py",
+            f"{PACKAGE}/runtime/django.py",
+            f"{PACKAGE}/runtime/web.py",
             f"{PACKAGE}/celery.py",
             f"{PACKAGE}/settings.py",
             f"{PACKAGE}/urls.py",
@@ -34,6 +36,10 @@ DROPPED = {
             f"{PACKAGE}/celeryconfig.py",
             f"{PACKAGE}/tasks.py",
         ],
+    },
+    "broker": {
+        "redis": [f"{PACKAGE}/runtime/rabbitmq.py"],
+        "rabbitmq": [f"{PACKAGE}/runtime/redis.py"],
     },
     "result_backend": {
         "none": ["jobs/static/jobs/jobs.js"],  # nothing on the page changes by itself

@@ -367,7 +367,7 @@ class Lab:
         """Return the ids of the dead letters, as the project's own command lists them."""
         if not self.ours or not self.broker.queued("my_service.dead"):
             return []
-        command = (self.python, "-m", "celery_app.dead_letters")
+        command = (self.python, "-m", "celery_app.runtime.dead_letters")
         return re.findall(r"^(\S+) fault_tasks", self.service.run(*command).stdout, re.MULTILINE)
 
     def outcome(self) -> Outcome:

@@ -97,7 +97,7 @@ class Poisoned:
 
     def command(self, *arguments: str, status: int = 0) -> list[str]:
         """Run the command; return its lines, or those of its error."""
-        module = ("uv", "run", "python", "-m", "celery_app.dead_letters")
+        module = ("uv", "run", "python", "-m", "celery_app.runtime.dead_letters")
         done = self.service.run(*module, *arguments, check=False)
         assert done.returncode == status, done.stdout + done.stderr
         assert not (done.stdout if status else done.stderr)
@@ -150,7 +150,7 @@ def test_dead_letters_are_listed_and_put_back_whole(
             server.proxy.set(Way.DOWN)
             for command in ((), ("retry", "--all")):
                 (line,) = poisoned.command(*command, status=1)
-                assert line.startswith("The broker does not answer: ")
+                assert line.startswith("The broker cannot be reached: ")
             server.proxy.set(Way.UP)
 
             # One is put back, with all that it had; then the others.

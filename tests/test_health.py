@@ -69,10 +69,10 @@ class Health:
         self.service = service
         self.directory = Path(service.env["HEARTBEAT_DIR"])
         self.python = service.project.path / ".venv" / "bin" / "python"
-        self.script = f"{service.project.package}/health.py"
+        self.script = f"{service.project.package}/runtime/health.py"
 
     def probe(self, *arguments: str, options: tuple[str, ...] = ()) -> int:
-        """Return the exit status: 0 is well."""
+        """Return the exit status: 0 means healthy."""
         command: list[str | Path] = [self.python, *options, self.script, *arguments]
         done = self.service.run(*command, check=False)
         assert done.stderr == ""
@@ -157,7 +157,7 @@ def test_a_worker_and_beat_are_ready_while_they_are(
             assert [health.probe("--live", name) for name in BOTH] == [0, 0]
             # What is due meanwhile is not sent, and not forgotten.
             (tmp_path / "bell").touch()
-            beat.wait_for("no broker, nothing is sent", times=2)
+            beat.wait_for("the broker cannot be reached, nothing is sent", times=2)
             assert "Sending due task" not in beat.output
             server.start()
             health.wait_for(0, *BOTH)

@@ -215,7 +215,7 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
         assert line | {"timestamp": "", "request_id": ""} == {
             "timestamp": "",
             "level": "info",
-            "logger": f"{made.package}.logs",
+            "logger": f"{made.package}.runtime.web",
             "event": "request",
             "method": "POST",
             "path": "/jobs/add/",
@@ -228,7 +228,7 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
         # The broker goes away, and comes back.
         server.proxy.set(Way.DOWN)
         worker.wait_for("Connection to broker lost")
-        beat.wait_for("no broker, nothing is sent")
+        beat.wait_for("the broker cannot be reached, nothing is sent")
         assert ask(f"{url}/jobs/add/", "Client-43", SUM) == (503, "Client-43")
         failed = [line for line in lines(web) if line.get("request_id") == "Client-43"]
         unsent, answered = failed[-2:]

@@ -78,11 +78,10 @@ for task in (succeed, fail, again, hang, die):
 # Two that run, three that wait, and a dead letter.
 FILL = """
 from measured import *
-from {package}.poison import dead_letter_queue
 for task in (hold, hold, succeed, succeed, succeed):
     task.delay()
 with app.connection_for_write() as connection:
-    dead = dead_letter_queue(app)
+    dead = app.dead_letter_queue
     app.amqp.Producer(connection).publish("", exchange="", routing_key=dead.name, declare=[dead])
 """
 

@@ -24,13 +24,9 @@ COMMON = {
     *("tests/__init__.py", "tests/conftest.py", "tests/worker.py"),
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
     *("tests/fault_tasks.py", "tests/test_faults.py"),
-    *(f"{{package}}/{name}.py" for name in ("dead_letters", "health", "heartbeat")),
-    *(
-        "{package}/logs.py",
-        "{package}/metrics.py",
-        "{package}/poison.py",
-        "{package}/reliability.py",
-    ),
+    *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "dead_letters", "health")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("heartbeat", "logs", "metrics", "poison")),
+    "{package}/runtime/worker.py",
 }
 CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml"}
 MANIFESTS = {
@@ -49,6 +45,7 @@ ADDED: dict[str, dict[str, set[str]]] = {
         "django": {
             *("gunicorn.conf.py", "manage.py"),
             *(f"tests/test_{name}.py" for name in ("admin", "page", "views")),
+            *("{package}/runtime/django.py", "{package}/runtime/web.py"),
             *(f"{{package}}/{name}.py" for name in ("asgi", "celery", "settings", "urls", "wsgi")),
             *(f"jobs/{name}.py" for name in ("__init__", "admin", "apps", "models", "page")),
             *(f"jobs/{name}.py" for name in ("services", "tasks", "urls", "views")),
@@ -57,7 +54,10 @@ ADDED: dict[str, dict[str, set[str]]] = {
             "jobs/templates/jobs/index.html",
         },
     },
-    "broker": {"redis": set(), "rabbitmq": set()},
+    "broker": {
+        "redis": {"{package}/runtime/redis.py"},
+        "rabbitmq": {"{package}/runtime/rabbitmq.py"},
+    },
     "result_backend": {"redis": set(), "database": set(), "none": set()},
     "ci": {
         "github": {".github/dependabot.yml", ".github/workflows/ci.yml"},

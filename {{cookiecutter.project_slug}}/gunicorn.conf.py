@@ -3,7 +3,7 @@
 The names are those of https://docs.gunicorn.org/en/stable/settings.html.
 """
 
-#= from {{ cookiecutter.project_slug }} import logs
+#= from {{ cookiecutter.project_slug }}.runtime import web
 
 #= wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
 # A request mostly waits, for the database or the broker: each process serves several at once.
@@ -12,6 +12,6 @@ threads = 4
 # Leaks end: a process is replaced after so many requests, not all of them at the same time.
 max_requests = 1000
 max_requests_jitter = 100
-logconfig_dict = logs.configuration()
+logconfig_dict = web.log_configuration()
 # No socket to steer it from outside.
 control_socket_disable = True

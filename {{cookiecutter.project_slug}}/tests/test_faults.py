@@ -67,7 +67,7 @@ class Lab:
     def dead_letters(self, *arguments: str) -> str:
         """Run the command."""
         return subprocess.run(
-            #= [sys.executable, "-m", "{{ cookiecutter.__package }}.dead_letters", *arguments],
+            #= [sys.executable, "-m", "{{ cookiecutter.__package }}.runtime.dead_letters", *arguments],
             cwd=Path(__file__).parent.parent,
             env=os.environ | self.environment,
             stdout=subprocess.PIPE,

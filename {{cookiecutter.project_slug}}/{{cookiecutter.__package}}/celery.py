@@ -2,12 +2,17 @@
 
 import os
 
-from .reliability import ReliableCelery
+from .runtime import logs, metrics, poison
+from .runtime.django import ReliableDjangoTask
+#= from .runtime.{{ cookiecutter.broker }} import ReliableCelery
 
 #= os.environ.setdefault("DJANGO_SETTINGS_MODULE", "{{ cookiecutter.project_slug }}.settings")
 
-#= app = ReliableCelery("{{ cookiecutter.project_slug }}")
-# Its configuration: the names in `settings.py` that begin with CELERY_.
+#= app = ReliableCelery("{{ cookiecutter.project_slug }}", task_cls=ReliableDjangoTask)
+# The settings in `settings.py` whose names begin with CELERY_.
 app.config_from_object("django.conf:settings", namespace="CELERY")
-# Its tasks: every `tasks.py` of an installed app.
+# The `tasks.py` of each installed app.
 app.autodiscover_tasks()
+logs.install(app)
+metrics.install(app)
+poison.install(app)

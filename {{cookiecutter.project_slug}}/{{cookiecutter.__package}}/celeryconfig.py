@@ -42,9 +42,6 @@ broker_heartbeat = 20
 # A worker outlives any restart of its broker.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
-#% if cookiecutter.broker == "redis"
-#= worker_consumer = "{{ cookiecutter.__package }}.reliability:ReliableConsumer"
-#% endif
 # A sender waits seconds for a broker that is gone, not minutes.
 broker_connection_timeout = 4
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.5, "interval_max": 0.5}
@@ -126,7 +123,7 @@ task_reject_on_worker_lost = True
 # But not for ever: a task that kills its process has failed after `max_retries` of the task.
 task_retry_on_worker_lost = True
 # And a message that was delivered again this many times, and killed the worker each time, is put
-# aside: `dead_letters.py`. Less than 2 would put aside its innocent neighbours.
+# aside: `runtime/poison.py`. Less than 2 would put aside its innocent neighbours.
 redelivery_limit = env.int("CELERY_REDELIVERY_LIMIT", 3)
 # Seconds for running tasks after SIGTERM; then they go back to their queue. Whoever sends the
 # signal must wait 10 s longer before SIGKILL.
@@ -187,7 +184,6 @@ result_expires = timedelta(days=1)
 # --- Schedule ---------------------------------------------------------------------------------
 
 #= timezone = {{ cookiecutter.timezone | quoted }}
-#= beat_scheduler = "{{ cookiecutter.__package }}.heartbeat:BeatScheduler"
 # Where beat remembers what it sent last; it needs to write there.
 beat_schedule_filename = env.str("CELERY_BEAT_SCHEDULE_FILENAME", "celerybeat-schedule")
 beat_schedule = {

@@ -18,7 +18,7 @@ from celery.schedules import crontab
 from django.core.management.utils import get_random_secret_key
 from environs import FileAwareEnv
 
-from . import logs
+from .runtime import web
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -60,7 +60,7 @@ INSTALLED_APPS = [
     "jobs",
 ]
 MIDDLEWARE = [
-#=     "{{ cookiecutter.project_slug }}.logs.log_requests",
+#=     "{{ cookiecutter.project_slug }}.runtime.web.log_requests",
     "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -126,7 +126,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 # Not by Django, which would add handlers of its own.
 LOGGING_CONFIG = None
-logs.configure()
+web.configure_logs()
 
 # --- Language and time ------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ class BeatScheduler(PersistentScheduler):
             channel.close()
         except Exception as error:  # noqa: BLE001  # each transport has its own
             self.file.unlink(missing_ok=True)
-            logger.warning("beat: no broker, nothing is sent: %s", error)
+            logger.warning("beat: the broker cannot be reached, nothing is sent: %s", error)
             self.__dict__.pop("producer", None)
             self.__dict__.pop("connection").collect()
             return INTERVAL

@@ -1,20 +1,23 @@
 """Stops a message that keeps killing the whole worker, for example by using up the memory.
 
-It is delivered again and again, as it is never acknowledged. Here, in the worker's main process,
-it is counted, and after some deaths moved to the dead-letter queue: see `dead_letters.py`.
+Such a message is never acknowledged, so the broker delivers it again and again. Here, in the
+worker's main process, its deliveries are counted; after `redelivery_limit` deaths it becomes a dead
+letter: see `dead_letters.py`.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from celery import Celery
 from celery.bootsteps import StartStopStep
 from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection, Queue
 
-# A strike outlives any queue; it is removed when the task ends, however it ends.
+from .app import ReliableCelery
+from .dead_letters import publish_again
+
+# Seconds. A strike outlives any queue; it is removed when the task ends, however it ends.
 STRIKE_EXPIRES = 7 * 24 * 3600.0
 RECHECK = 0.2  # seconds between looks at the pool, while something is held or watched
 
@@ -25,25 +28,25 @@ class WorkerKilledError(Exception):
     """The failure of a task whose message went to the dead-letter queue."""
 
 
-def dead_letter_queue(app: Celery) -> Queue:
-    """Where messages go that killed their worker too often; no worker consumes it."""
-    return Queue(f"{app.main}.dead", queue_arguments={"x-queue-type": "quorum"})
+def install(app: ReliableCelery) -> None:
+    """Let the workers of ``app`` put messages aside that keep killing them."""
+    app.steps["consumer"].add(Guard)
 
 
 class Strikes:
     """Counts, in the broker, the starts of a message that the worker did not survive.
 
-    The counter is a queue of its own, one empty message for a start. It works alike on all
-    brokers, and whatever the result backend is.
+    The counter is a queue of its own, one empty message for a start. So it works with every broker
+    and every result backend.
     """
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: ReliableCelery) -> None:
         """Keep the counters in the broker of ``app``."""
         self.app = app
 
     def _queue(self, connection: Connection, task_id: str) -> Any:
         name = f"{self.app.main}.strikes.{task_id}"
-        arguments = {"x-queue-type": "quorum"}
+        arguments = self.app.queue_arguments
         queue = Queue(name, expires=STRIKE_EXPIRES, queue_arguments=arguments)
         return queue.bind(connection.ensure_connection(max_retries=1).default_channel)
 
@@ -165,7 +168,7 @@ class Guard(StartStopStep):
 
     def bury(self, request: Any) -> None:
         """Move the message to the dead-letter queue, and only then acknowledge it."""
-        queue, message = dead_letter_queue(self.app), request.message
+        queue, message = self.app.dead_letter_queue, request.message
         reason = f"the worker died {request.strikes + 1} times while it ran"
         request.task.backend.mark_as_failure(
             request.id,
@@ -175,41 +178,11 @@ class Guard(StartStopStep):
         )
         with self.app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1)
-            headers = {**message.headers, "dead_letter": {"reason": reason, **self.origin(message)}}
+            letter = {"reason": reason, **self.app.origin(message, self.consumer)}
+            headers = {**message.headers, "dead_letter": letter}
             publish_again(self.app.amqp.Producer(connection), message, headers, queue)
         logger.critical("Task %s[%s] is a dead letter: %s", request.name, request.id, reason)
         self.held.popleft()
         state.task_ready(request)
         request.acknowledge()
         self.strikes.clear(request.id)
-
-    def origin(self, message: Any) -> dict[str, str]:
-        """Say where to publish a message so that it comes to the queue it was in."""
-        info = message.delivery_info
-        #% if cookiecutter.broker == "redis"
-        return {"exchange": info["exchange"], "routing_key": info["routing_key"]}
-        #% else
-        # Its routing key may hold a delay; the queue's name is always right.
-        tags = self.consumer.task_consumer._active_tags  # noqa: SLF001
-        queue = next(name for name, tag in tags.items() if tag == info["consumer_tag"])
-        return {"exchange": "", "routing_key": queue}
-        #% endif
-
-
-def publish_again(producer: Any, message: Any, headers: dict[str, Any], queue: Queue) -> None:
-#% if cookiecutter.broker == "rabbitmq"
-    """Publish a message as it is, but for its headers; return when the broker has confirmed it."""
-#% else
-    """Publish a message as it is, but for its headers."""
-#% endif
-    marks = ("redelivered", "x-delivery-count", "x-acquired-count")
-    producer.publish(
-        message.body,
-        exchange=queue.exchange or "",
-        routing_key=queue.routing_key or queue.name,
-        declare=[queue] if queue.name else None,
-        headers={key: value for key, value in headers.items() if key not in marks},
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        **{key: message.properties.get(key) for key in ("correlation_id", "reply_to", "priority")},
-    )

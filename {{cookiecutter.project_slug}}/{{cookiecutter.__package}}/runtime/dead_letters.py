@@ -1,4 +1,4 @@
-"""Dead letters: the messages that killed their worker too often, put aside by `poison.py`.
+"""Dead letters: messages that killed their worker too often, put aside by `poison.py`.
 
 Run as a module, this lists them; `retry ID …` puts some back on their queues, `retry --all` all.
 """
@@ -7,19 +7,36 @@ import argparse
 import sys
 from typing import Any
 
+from celery.app.utils import find_app
 from kombu import Queue
 from kombu.exceptions import OperationalError
 
-#% if cookiecutter.project_type == "django"
-from . import celery_app as app
-#% else
-from . import app
-#% endif
-from .poison import dead_letter_queue, publish_again
+from .app import ReliableCelery
+
+# What a broker or its transport adds to the headers of a message that it delivers again.
+MARKS = {"redelivered", "x-delivery-count", "x-acquired-count"}
 
 
-def go_through(retry: set[str], *, retry_all: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """Take each dead letter once: put it back on its queue, or behind the others.
+def publish_again(producer: Any, message: Any, headers: dict[str, Any], queue: Queue) -> None:
+    """Publish a message to ``queue`` as it is, but for its headers."""
+    producer.publish(
+        message.body,
+        exchange=queue.exchange or "",
+        routing_key=queue.routing_key or queue.name,
+        declare=[queue] if queue.name else None,
+        headers={key: value for key, value in headers.items() if key not in MARKS},
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        **{key: message.properties.get(key) for key in ("correlation_id", "reply_to", "priority")},
+    )
+
+
+def go_through(
+    app: ReliableCelery, retry: set[str], *, retry_all: bool
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Take each dead letter of ``app`` once: put it back on its queue, or behind the others.
+
+    Return the headers of those that stay, and the ids of those that are back on their queues.
 
     A message is acknowledged when its copy is published, so none is lost on the way.
     """
@@ -27,7 +44,7 @@ def go_through(retry: set[str], *, retry_all: bool) -> tuple[list[dict[str, Any]
     retried: list[str] = []
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1)
-        dead: Any = dead_letter_queue(app)(connection.default_channel)
+        dead: Any = app.dead_letter_queue(connection.default_channel)
         producer = app.amqp.Producer(connection)
         for _ in range(dead.queue_declare().message_count):
             message = dead.get()
@@ -40,7 +57,7 @@ def go_through(retry: set[str], *, retry_all: bool) -> tuple[list[dict[str, Any]
                 publish_again(producer, message, headers, target)
                 retried.append(headers["id"])
             else:
-                publish_again(producer, message, headers, dead_letter_queue(app))
+                publish_again(producer, message, headers, app.dead_letter_queue)
                 kept.append(headers)
             message.ack()
     return kept, retried
@@ -58,9 +75,10 @@ def main() -> str | None:
     if options.command and bool(wanted) == everything:
         parser.error("retry needs either IDs or --all")
     try:
-        kept, retried = go_through(wanted, retry_all=everything)
+        app: Any = find_app(str(__package__).rpartition(".")[0])
+        kept, retried = go_through(app, wanted, retry_all=everything)
     except OperationalError as error:
-        return f"The broker does not answer: {error}"
+        return f"The broker cannot be reached: {error}"
     for task_id in retried:
         print(f"{task_id} is back on its queue")
     if not options.command:

@@ -1,17 +1,12 @@
 """Metrics for Prometheus, served by the worker's main process at METRICS_PORT.
 
-The main process counts what becomes of its tasks, without task events. How many messages wait, it
-asks the broker whenever it is asked itself.
+The main process counts how the runs of its tasks end, without task events. It asks the broker how
+many messages wait whenever Prometheus asks.
 """
 
-#% if cookiecutter.broker == "rabbitmq"
-import contextlib
-#% endif
-import time
 from collections.abc import Iterator
 from typing import Any
 
-from celery import Celery, current_app
 from celery.bootsteps import StartStopStep
 from celery.exceptions import Ignore, Reject, Retry, Terminated, WorkerLostError
 from celery.utils.log import get_logger
@@ -20,43 +15,46 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram, start_http_se
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from .poison import dead_letter_queue
+from .app import ReliableCelery
+from .worker import run_ended
 
-PATIENCE = 2  # seconds that the broker has for an answer; Prometheus waits for 10
+PATIENCE = 2  # seconds to wait for the broker; Prometheus waits for 10
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 TASKS = Counter("celery_tasks", "Runs of tasks, by how they ended.", ["task", "state"])
 SECONDS = Histogram("celery_task_seconds", "How long they took.", ["task"], buckets=BUCKETS)
 RUNNING = Gauge("celery_tasks_running", "Tasks that run at this moment.")
 RUNNING.set_function(lambda: len(state.active_requests))
-# What ends a run and is no failure, or is none yet.
+# Exceptions that end a run without being a failure.
 STATES = {Retry: "RETRY", Ignore: "IGNORED", Reject: "REJECTED", Terminated: "REVOKED"}
 
 logger = get_logger(__name__)
 
 
-def count(task: str, end: str, seconds: float) -> None:
-    """Count a run of a task that ended in a state such as SUCCESS, if the counts are served."""
-    if current_app.conf["metrics_port"]:
-        TASKS.labels(task, end).inc()
-        SECONDS.labels(task).observe(seconds)
+def install(app: ReliableCelery) -> None:
+    """Let the workers of ``app`` serve metrics, if `metrics_port` is set."""
+    app.steps["worker"].add(Metrics)
 
 
-def count_failure(request: Any, error: BaseException) -> None:
-    """Count a run that ended with an ``error``, for which Celery raises some that are none.
+def count(sender: Any, error: BaseException | None, seconds: float, **_: Any) -> None:
+    """Count a run of the request ``sender``, which ended with ``error``, or with None: well.
 
     LOST is one whose process died: it is tried again, or its message comes back.
     """
-    lost = isinstance(error, WorkerLostError | SystemExit)
-    end = "LOST" if lost else STATES.get(type(error), "FAILURE")
-    started = request.time_start
-    count(request.name, end, time.time() - started if started else 0)
+    if error is None:
+        end = "SUCCESS"
+    elif isinstance(error, WorkerLostError | SystemExit):
+        end = "LOST"
+    else:
+        end = STATES.get(type(error), "FAILURE")
+    TASKS.labels(sender.name, end).inc()
+    SECONDS.labels(sender.name).observe(seconds)
 
 
 class Queues(Collector):
     """The messages that wait in the queues of a worker, and in that of dead letters."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: ReliableCelery) -> None:
         """Look at the queues of ``app``."""
         self.app = app
 
@@ -65,7 +63,7 @@ class Queues(Collector):
         return []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Ask the broker; while it is away, only that is known."""
+        """Ask the broker; if it cannot be reached, only say that."""
         up = GaugeMetricFamily("celery_broker_up", "Whether the broker answers.")
         waiting = GaugeMetricFamily("celery_queue_messages", "Waiting messages.", labels=["queue"])
         try:
@@ -73,32 +71,19 @@ class Queues(Collector):
                 waiting.add_metric([name], messages)
             up.add_metric([], 1)
         except Exception as error:  # noqa: BLE001  # each transport has its own
-            logger.warning("metrics: the broker does not answer: %s", error)
+            logger.warning("metrics: the broker cannot be reached: %s", error)
             up.add_metric([], 0)
         yield from (up, waiting)
 
     def lengths(self) -> dict[str, int]:
         """Return the number of messages in each queue; one that does not exist yet has none."""
         limits = ("socket_timeout", "socket_connect_timeout", "connect_timeout", "read_timeout")
-        names = [*self.app.amqp.queues.consume_from, dead_letter_queue(self.app).name]
-        lengths = dict.fromkeys(names, 0)
         options = dict.fromkeys(limits, PATIENCE)
+        names = [*self.app.amqp.queues.consume_from, self.app.dead_letter_queue.name]
         with self.app.connection_for_read(
             connect_timeout=PATIENCE, transport_options=options
         ) as connection:
-            #% if cookiecutter.broker == "redis"
-            channel: Any = connection.default_channel
-            for name in names:
-                # It creates nothing; asked passively, kombu forgets the prefix of the keys.
-                lengths[name] = channel.queue_declare(name).message_count
-            #% else
-            for name in names:
-                with contextlib.suppress(*connection.channel_errors):
-                    channel: Any = connection.channel()
-                    lengths[name] = channel.queue_declare(name, passive=True).message_count
-                    channel.close()
-            #% endif
-        return lengths
+            return {name: self.app.queue_length(connection, name) for name in names}
 
 
 class Metrics(StartStopStep):
@@ -111,12 +96,13 @@ class Metrics(StartStopStep):
         return bool(worker.app.conf["metrics_port"])
 
     def start(self, worker: Any) -> None:
-        """Start with the worker; where the port is taken, that is all that is missing."""
+        """Start with the worker, which goes on without metrics if the port is taken."""
         port = worker.app.conf["metrics_port"]
+        run_ended.connect(count)
         REGISTRY.register(Queues(worker.app))
         try:
             start_http_server(port)
         except OSError as error:
             logger.error(  # noqa: TRY400  # one line says it all
-                "metrics: nothing is served at port %s: %s", port, error
+                "metrics: port %s cannot be used: %s", port, error
             )

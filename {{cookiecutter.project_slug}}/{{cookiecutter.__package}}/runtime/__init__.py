@@ -1,0 +1,30 @@
+"""What makes the service hold when things break: it comes with the template.
+
+An update of the template updates these modules, so do not edit them: what you want otherwise, you
+say in the configuration or in a subclass of your own. They know nothing of your code; `logs`,
+`metrics` and `poison` are parts that your code switches on.
+
+`app`
+    The classes of the app and its tasks. Sending fails in one way, with
+    `kombu.exceptions.OperationalError`, and within seconds.
+`redis` or `rabbitmq`
+    The app on this broker: import `ReliableCelery` from here.
+`django`, in a Django project
+    Tasks that are sent when a transaction is committed.
+`worker`
+    What the worker's main process does with a task. A task that runs out of memory fails alone,
+    each result is stored, and a warm shutdown ends after `shutdown_grace_period`.
+`heartbeat`, `health`
+    Files that a worker and beat keep fresh, and the probe that reads them.
+`poison`, `dead_letters`
+    A message that kills its worker again and again is put aside, and can be put back.
+    To take them out, remove `poison.install(app)` and both modules.
+`logs`, and `web` in a Django project
+    Logs of one line for each event, readable or as JSON, with the ids of tasks and web requests.
+    To take them out, remove `logs.install(app)`, what `settings.py` and `gunicorn.conf.py` name of
+    `web`, both modules, and `structlog` from `pyproject.toml`. Celery and Django then log as they
+    do by default.
+`metrics`
+    Metrics for Prometheus. To take it out, remove `metrics.install(app)`, the module, and
+    `prometheus-client` from `pyproject.toml`.
+"""

@@ -1,0 +1,124 @@
+"""The app and its tasks: what holds on every broker when something is sent.
+
+`redis.py` and `rabbitmq.py` each have the class for their broker, which an app is made of.
+"""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+from celery import Celery, Task
+from celery.result import AsyncResult
+from celery.utils.time import maybe_make_aware
+from kombu import Connection, Queue
+from kombu.exceptions import OperationalError
+
+from .heartbeat import BeatScheduler, Heartbeat
+from .worker import ReliableConsumer, ReliableRequest
+
+
+class ReliableTask(Task[..., Any]):
+    """The base class of all tasks."""
+
+    Request = ReliableRequest  # type: ignore[assignment]
+    # Seconds; also the pause before a task runs again whose process was killed.
+    default_retry_delay = 2
+
+    def signature_from_request(
+        self,
+        request: Any = None,
+        args: Any = None,
+        kwargs: Any = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return the task as it was called, to be sent again by `retry`."""
+        app: Any = self.app
+        options = app.retry_options(request or self.request, options | {"queue": queue})
+        return super().signature_from_request(request, args, kwargs, **options)
+
+
+class ReliableCelery(Celery):
+    """A Celery app; the modules of the brokers say what it does on theirs."""
+
+    task_cls = ReliableTask  # type: ignore[assignment]
+    consumer_cls: ClassVar[type[ReliableConsumer]] = ReliableConsumer
+    # The arguments of the queues that the runtime declares for itself.
+    queue_arguments: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create an app with the arguments of `celery.Celery`; the first is the service's name."""
+        super().__init__(*args, **options)
+        self.add_defaults(
+            lambda: {
+                "beat_scheduler": path_of(BeatScheduler),
+                "worker_consumer": path_of(self.consumer_cls),
+                # Settings of our own.
+                "metrics_port": None,
+                "redelivery_limit": 3,
+                "shutdown_grace_period": 25,
+            }
+        )
+        self.steps["consumer"].add(Heartbeat)
+
+    @property
+    def dead_letter_queue(self) -> Queue:
+        """The queue of messages that were put aside; no worker consumes it."""
+        return Queue(f"{self.main}.dead", queue_arguments=self.queue_arguments)
+
+    def send_task(  # type: ignore[override]
+        self, name: str, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """Send a task; `delay` and all other ways end here.
+
+        Raises `kombu.exceptions.OperationalError` if the broker or the result backend cannot be
+        reached.
+        """
+        options = self.send_options(name, args, kwargs, options)
+        try:
+            return super().send_task(name, args, kwargs, **options)
+        except errors_of(self.backend) as error:
+            raise OperationalError("the result backend cannot be reached") from error
+
+    def send_options(
+        self, name: str, args: Any, kwargs: Any, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the ``options`` with which a task is sent on this broker."""
+        del name, args, kwargs
+        return options
+
+    def retry_options(self, request: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the ``options`` with which the task of ``request`` is tried again."""
+        del request
+        return options
+
+    def origin(self, message: Any, consumer: Any) -> dict[str, str]:
+        """Return the exchange and routing key that lead to the queue a message was read from."""
+        raise NotImplementedError
+
+    def queue_length(self, connection: Connection, name: str) -> int:
+        """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""
+        raise NotImplementedError
+
+    def delay_of(self, options: dict[str, Any]) -> float:
+        """Return the seconds until a task that is sent with these ``options`` may start."""
+        countdown, eta = options.get("countdown"), options.get("eta")
+        if isinstance(eta, str):
+            eta = datetime.fromisoformat(eta)
+        if eta and not countdown:
+            countdown = (maybe_make_aware(eta, self.timezone) - self.now()).total_seconds()
+        return max(countdown or 0, 0)
+
+
+def path_of(cls: type) -> str:
+    """Return the name under which Celery's settings find a class."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def errors_of(backend: Any) -> tuple[type[Exception], ...]:
+    """Return what a result backend raises when its server cannot be reached.
+
+    Celery's backends for Redis keep their client library in `redis`, and raise RuntimeError when
+    they give up. Other backends contact no server when a task is sent.
+    """
+    library = getattr(backend, "redis", None)
+    return (library.RedisError, RuntimeError) if library else ()

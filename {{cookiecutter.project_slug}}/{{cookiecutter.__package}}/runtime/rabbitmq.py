@@ -1,0 +1,85 @@
+"""The app for RabbitMQ as the broker."""
+
+import contextlib
+import math
+import re
+from typing import Any
+
+from kombu import Connection, Queue
+from kombu.transport.native_delayed_delivery import (
+    bind_queue_to_native_delayed_delivery_exchange,
+    declare_native_delayed_delivery_exchanges_and_queues,
+)
+
+from . import app
+
+# Quorum queues outlive the loss of a node.
+QUORUM = "quorum"
+
+
+class ReliableCelery(app.ReliableCelery):
+    """A Celery app on RabbitMQ.
+
+    A delayed task arrives, also if it was sent before the first worker ran, and a task that is
+    tried again stays in its queue.
+    """
+
+    queue_arguments = {"x-queue-type": QUORUM}  # noqa: RUF012  # declared in the base class
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create an app with the arguments of `celery.Celery`; the first is the service's name."""
+        super().__init__(*args, **options)
+        self._prepared: set[str] = set()  # the names of queues that delayed tasks can come to
+
+    def send_options(
+        self, name: str, args: Any, kwargs: Any, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return the ``options`` with a delay of whole seconds, which RabbitMQ can keep."""
+        if options.get("countdown") or options.get("eta"):
+            router: Any = self.amqp.router
+            self.prepare_delay(router.route(dict(options), name, args, kwargs)["queue"])
+            # Celery would refuse a delay of less than a second.
+            options |= {"countdown": math.ceil(self.delay_of(options)), "eta": None}
+        return options
+
+    def prepare_delay(self, queue: Queue) -> None:
+        """Declare what keeps a delayed task for the queue, once; a worker does so at its start.
+
+        Celery leaves it at that: a task that is sent before the first worker ran would vanish.
+        """
+        if queue.name in self._prepared:
+            return
+        with self.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1)
+            declare_native_delayed_delivery_exchanges_and_queues(connection, QUORUM)
+            queue.bind(connection.default_channel).declare()
+            bind_queue_to_native_delayed_delivery_exchange(connection, queue)
+        self._prepared.add(queue.name)
+
+    def retry_options(self, request: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the ``options`` with the queue that the task came from.
+
+        Celery sends a delayed retry of a task from any other queue to the default one.
+        """
+        routing_key = (request.delivery_info or {}).get("routing_key") or ""
+        # The broker's delayed delivery puts 28 digits before the queue's name.
+        name = re.sub(r"^([01]\.){28}", "", routing_key)
+        if options["queue"] is None and name in self.amqp.queues:
+            options["queue"] = name
+        return options
+
+    def origin(self, message: Any, consumer: Any) -> dict[str, str]:
+        """Return the exchange and routing key that lead to the queue a message was read from."""
+        # Its own routing key may hold a delay; the queue's name is always right.
+        tags = consumer.task_consumer._active_tags  # noqa: SLF001  # kombu has no public way
+        tag = message.delivery_info["consumer_tag"]
+        return {"exchange": "", "routing_key": next(name for name in tags if tags[name] == tag)}
+
+    def queue_length(self, connection: Connection, name: str) -> int:
+        """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""
+        length = 0
+        with contextlib.suppress(*connection.channel_errors):
+            channel: Any = connection.channel()  # one of its own: the broker closes it on an error
+            length = channel.queue_declare(name, passive=True).message_count
+            channel.close()
+        return length
