@@ -158,7 +158,7 @@ def test_a_worker_tells_what_became_of_its_tasks_and_what_waits(
         second = service.start(
             *(*celery, *options, "--hostname", "second@%h", "--queues", "unused"), ready=r" ready\."
         )
-        assert second.output.count(f"nothing is served at port {port}") == 1
+        assert second.output.count(f"port {port} cannot be used") == 1
         service.run(binaries / "python", "-c", FILL.format(package=project.package))
         wanted = {
             'celery_queue_messages{queue="my_service.dead"}': 1,

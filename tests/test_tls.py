@@ -138,7 +138,8 @@ def test_certificates_are_verified_and_secrets_come_from_files(
             assert PASSWORD not in refused.output
             refused.kill()
             assert service.run(python, "-c", REFUSED, env=change).stdout == "refused\n"
-            said = service.run(python, "-m", "celery_app.runtime.dead_letters", env=change, check=False)
+            command = (python, "-m", "celery_app.runtime.dead_letters")
+            said = service.run(*command, env=change, check=False)
             assert said.returncode == 1
             assert re.fullmatch(r"The broker cannot be reached: .*\n", said.stderr)
             assert PASSWORD not in said.stderr

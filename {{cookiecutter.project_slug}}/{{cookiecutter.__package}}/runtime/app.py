@@ -48,17 +48,20 @@ class ReliableCelery(Celery):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create an app with the arguments of `celery.Celery`; the first is the service's name."""
         super().__init__(*args, **options)
-        self.add_defaults(
-            lambda: {
-                "beat_scheduler": path_of(BeatScheduler),
-                "worker_consumer": path_of(self.consumer_cls),
-                # Settings of our own.
-                "metrics_port": None,
-                "redelivery_limit": 3,
-                "shutdown_grace_period": 25,
-            }
-        )
+        self.on_after_configure.connect(self._set_defaults)
         self.steps["consumer"].add(Heartbeat)
+
+    def _set_defaults(self, source: Any, **_: Any) -> None:
+        defaults = {
+            "beat_scheduler": path_of(BeatScheduler),
+            "worker_consumer": path_of(self.consumer_cls),
+            # Settings of our own.
+            "metrics_port": None,
+            "redelivery_limit": 3,
+            "shutdown_grace_period": 25,
+        }
+        # Before Celery's defaults and after the configuration; `add_defaults` would override it.
+        source.maps.insert(-1, defaults)
 
     @property
     def dead_letter_queue(self) -> Queue:

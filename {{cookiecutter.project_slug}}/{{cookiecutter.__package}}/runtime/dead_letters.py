@@ -12,23 +12,7 @@ from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from .app import ReliableCelery
-
-# What a broker or its transport adds to the headers of a message that it delivers again.
-MARKS = {"redelivered", "x-delivery-count", "x-acquired-count"}
-
-
-def publish_again(producer: Any, message: Any, headers: dict[str, Any], queue: Queue) -> None:
-    """Publish a message to ``queue`` as it is, but for its headers."""
-    producer.publish(
-        message.body,
-        exchange=queue.exchange or "",
-        routing_key=queue.routing_key or queue.name,
-        declare=[queue] if queue.name else None,
-        headers={key: value for key, value in headers.items() if key not in MARKS},
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        **{key: message.properties.get(key) for key in ("correlation_id", "reply_to", "priority")},
-    )
+from .poison import publish_again
 
 
 def go_through(

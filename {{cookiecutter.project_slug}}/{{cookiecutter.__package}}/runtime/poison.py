@@ -15,10 +15,11 @@ from celery.worker import state
 from kombu import Connection, Queue
 
 from .app import ReliableCelery
-from .dead_letters import publish_again
 
 # Seconds. A strike outlives any queue; it is removed when the task ends, however it ends.
 STRIKE_EXPIRES = 7 * 24 * 3600.0
+# What a broker or its transport adds to the headers of a message that it delivers again.
+MARKS = {"redelivered", "x-delivery-count", "x-acquired-count"}
 RECHECK = 0.2  # seconds between looks at the pool, while something is held or watched
 
 logger = get_logger(__name__)
@@ -186,3 +187,17 @@ class Guard(StartStopStep):
         state.task_ready(request)
         request.acknowledge()
         self.strikes.clear(request.id)
+
+
+def publish_again(producer: Any, message: Any, headers: dict[str, Any], queue: Queue) -> None:
+    """Publish a message to ``queue`` as it is, but for its headers."""
+    producer.publish(
+        message.body,
+        exchange=queue.exchange or "",
+        routing_key=queue.routing_key or queue.name,
+        declare=[queue] if queue.name else None,
+        headers={key: value for key, value in headers.items() if key not in MARKS},
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        **{key: message.properties.get(key) for key in ("correlation_id", "reply_to", "priority")},
+    )
