@@ -39,7 +39,7 @@ DROPPED = {
     },
     "broker": {
         "redis": [f"{PACKAGE}/runtime/rabbitmq.py"],
-        "rabbitmq": [f"{PACKAGE}/runtime/redis.py"],
+        "rabbitmq": [f"{PACKAGE}/runtime/redis.py", f"{PACKAGE}/runtime/redis_transport.py"],
     },
     "result_backend": {
         "none": ["jobs/static/jobs/jobs.js"],  # nothing on the page changes by itself

@@ -25,8 +25,8 @@ COMMON = {
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
     *("tests/fault_tasks.py", "tests/test_faults.py"),
     *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "dead_letters", "health")),
-    *(f"{{package}}/runtime/{name}.py" for name in ("heartbeat", "logs", "metrics", "poison")),
-    "{package}/runtime/worker.py",
+    *(f"{{package}}/runtime/{name}.py" for name in ("heartbeat", "letters", "logs", "metrics")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("poison", "worker")),
 }
 CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml"}
 MANIFESTS = {
@@ -55,7 +55,7 @@ ADDED: dict[str, dict[str, set[str]]] = {
         },
     },
     "broker": {
-        "redis": {"{package}/runtime/redis.py"},
+        "redis": {"{package}/runtime/redis.py", "{package}/runtime/redis_transport.py"},
         "rabbitmq": {"{package}/runtime/rabbitmq.py"},
     },
     "result_backend": {"redis": set(), "database": set(), "none": set()},

@@ -98,6 +98,17 @@ class ReliableCelery(Celery):
         """Return the exchange and routing key that lead to the queue a message was read from."""
         raise NotImplementedError
 
+    def seal(self, message: Any) -> tuple[Any, dict[str, Any]]:
+        """Return a message as the body of a dead letter, and what else must be kept of it."""
+        raise NotImplementedError
+
+    def unseal(self, channel: Any, body: Any, about: dict[str, Any]) -> None:
+        """Put the message of a dead letter back on its queue, as it came.
+
+        Raises `kombu.exceptions.OperationalError` if the queue is gone.
+        """
+        raise NotImplementedError
+
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
-"""Dead letters: messages that killed their worker too often, put aside by `poison.py`.
+"""The command for dead letters: `python -m <package>.runtime.dead_letters`.
 
-Run as a module, this lists them; `retry ID …` puts some back on their queues, `retry --all` all.
+It lists them; `retry ID …` puts some back on their queues, `retry --all` puts back all.
 """
 
 import argparse
@@ -8,11 +8,10 @@ import sys
 from typing import Any
 
 from celery.app.utils import find_app
-from kombu import Queue
 from kombu.exceptions import OperationalError
 
 from .app import ReliableCelery
-from .poison import publish_again
+from .letters import HEADER, publish
 
 
 def go_through(
@@ -20,30 +19,27 @@ def go_through(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Take each dead letter of ``app`` once: put it back on its queue, or behind the others.
 
-    Return the headers of those that stay, and the ids of those that are back on their queues.
-
-    A message is acknowledged when its copy is published, so none is lost on the way.
+    Return what is known of those that stay, and the ids of those that are back on their queues. A
+    letter is acknowledged when its copy is published, so none is lost on the way.
     """
     kept: list[dict[str, Any]] = []
     retried: list[str] = []
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1)
-        dead: Any = app.dead_letter_queue(connection.default_channel)
-        producer = app.amqp.Producer(connection)
+        channel = connection.default_channel
+        dead: Any = app.dead_letter_queue(channel)
         for _ in range(dead.queue_declare().message_count):
-            message = dead.get()
-            if message is None:
+            letter = dead.get()
+            if letter is None:
                 break
-            headers = dict(message.headers)
-            if retry_all or headers["id"] in retry:
-                origin = headers.pop("dead_letter")
-                target = Queue("", origin["exchange"], origin["routing_key"])
-                publish_again(producer, message, headers, target)
-                retried.append(headers["id"])
+            about = letter.headers.get(HEADER) or {"id": "?", "reason": "somebody put it here"}
+            if "routing_key" in about and (retry_all or about["id"] in retry):
+                app.unseal(channel, letter.body, about)
+                retried.append(about["id"])
             else:
-                publish_again(producer, message, headers, app.dead_letter_queue)
-                kept.append(headers)
-            message.ack()
+                publish(app, channel, letter.body, about)
+                kept.append(about)
+            letter.ack()
     return kept, retried
 
 
@@ -63,13 +59,13 @@ def main() -> str | None:
         kept, retried = go_through(app, wanted, retry_all=everything)
     except OperationalError as error:
         return f"The broker cannot be reached: {error}"
-    for task_id in retried:
-        print(f"{task_id} is back on its queue")
+    for letter_id in retried:
+        print(f"{letter_id} is back on its queue")
     if not options.command:
-        for headers in kept:
-            call = f"{headers['task']}{headers['argsrepr']} {headers['kwargsrepr']}"
-            print(f"{headers['id']} {call}: {headers['dead_letter']['reason']}")
-        print(f"{len(kept)} dead letters")
+        for about in kept:
+            call = f"{about.get('task') or 'no task'}{about.get('call', '')}"
+            print(f"{about['id']} {call}: {about['reason']}")
+        print(f"{len(kept)} dead letter{'s' * (len(kept) != 1)}")
     missing = wanted - set(retried)
     return f"No dead letter has the id {', '.join(sorted(missing))}" if missing else None
 

@@ -16,13 +16,14 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from .app import ReliableCelery
-from .worker import run_ended
+from .worker import message_buried, run_ended
 
 PATIENCE = 2  # seconds to wait for the broker; Prometheus waits for 10
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 TASKS = Counter("celery_tasks", "Runs of tasks, by how they ended.", ["task", "state"])
 SECONDS = Histogram("celery_task_seconds", "How long they took.", ["task"], buckets=BUCKETS)
+BURIED = Counter("celery_dead_letters", "Messages put aside, by the cause.", ["cause"])
 RUNNING = Gauge("celery_tasks_running", "Tasks that run at this moment.")
 RUNNING.set_function(lambda: len(state.active_requests))
 # Exceptions that end a run without being a failure.
@@ -49,6 +50,11 @@ def count(sender: Any, error: BaseException | None, seconds: float, **_: Any) ->
         end = STATES.get(type(error), "FAILURE")
     TASKS.labels(sender.name, end).inc()
     SECONDS.labels(sender.name).observe(seconds)
+
+
+def count_buried(cause: str, **_: Any) -> None:
+    """Count a dead letter."""
+    BURIED.labels(cause).inc()
 
 
 class Queues(Collector):
@@ -99,6 +105,7 @@ class Metrics(StartStopStep):
         """Start with the worker, which goes on without metrics if the port is taken."""
         port = worker.app.conf["metrics_port"]
         run_ended.connect(count)
+        message_buried.connect(count_buried)
         REGISTRY.register(Queues(worker.app))
         try:
             start_http_server(port)

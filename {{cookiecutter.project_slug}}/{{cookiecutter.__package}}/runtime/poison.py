@@ -1,76 +1,139 @@
-"""Stops a message that keeps killing the whole worker, for example by using up the memory.
+"""Puts messages aside that no worker can do: they become dead letters, see `dead_letters.py`.
 
-Such a message is never acknowledged, so the broker delivers it again and again. Here, in the
-worker's main process, its deliveries are counted; after `redelivery_limit` deaths it becomes a dead
-letter: see `dead_letters.py`.
+There are two kinds. One is a message that is no task for this worker: nobody can read it, or no
+task of its name is registered. The other keeps killing the whole worker, for example by using up
+the memory: it is never acknowledged, so the broker delivers it again and again. After
+`redelivery_limit` deaths it is put aside.
 """
 
+import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
+from celery.app.task import Context
 from celery.bootsteps import StartStopStep
+from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection, Queue
 
 from .app import ReliableCelery
+from .letters import Letter, known_of, post
+from .worker import message_buried
 
 # Seconds. A strike outlives any queue; it is removed when the task ends, however it ends.
 STRIKE_EXPIRES = 7 * 24 * 3600.0
-# What a broker or its transport adds to the headers of a message that it delivers again.
-MARKS = {"redelivered", "x-delivery-count", "x-acquired-count"}
-RECHECK = 0.2  # seconds between looks at the pool, while something is held or watched
+# Seconds between looks at the pool and at slow calls, while something waits for them.
+RECHECK = 0.05
+RETRY = 5.0  # seconds after which a letter that could not be posted is tried again
+PATIENCE = 10.0  # seconds in which a worker that leaves takes back its strikes
 
 logger = get_logger(__name__)
 
 
 class WorkerKilledError(Exception):
-    """The failure of a task whose message went to the dead-letter queue."""
+    """The failure of a task that killed its worker too often."""
+
+
+class UnreadableMessageError(Exception):
+    """The failure of a task whose message could not be read."""
 
 
 def install(app: ReliableCelery) -> None:
-    """Let the workers of ``app`` put messages aside that keep killing them."""
+    """Let the workers of ``app`` put such messages aside."""
     app.steps["consumer"].add(Guard)
 
 
-class Strikes:
-    """Counts, in the broker, the starts of a message that the worker did not survive.
+class Errands(threading.Thread):
+    """Does slow calls one after the other, off the worker's loop."""
 
-    The counter is a queue of its own, one empty message for a start. So it works with every broker
-    and every result backend.
+    def __init__(self, name: str) -> None:
+        """Start with the first call; as a daemon, it keeps no worker from leaving."""
+        super().__init__(name=name, daemon=True)
+        self.calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], Any]] = SimpleQueue()
+
+    def do(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Return the future outcome of a call."""
+        future: Future[Any] = Future()
+        self.calls.put((future, call, args))
+        if not self.is_alive():
+            self.start()
+        return future
+
+    def run(self) -> None:
+        """Do the calls as they come."""
+        while True:
+            future, call, args = self.calls.get()
+            try:
+                future.set_result(call(*args))
+            except Exception as error:  # noqa: BLE001  # raised where the result is asked for
+                future.set_exception(error)
+
+
+class Ledger:
+    """What the guard keeps in the broker: strikes, and dead letters. It keeps one connection.
+
+    A strike is a start of a message that the worker did not survive. The counter is a queue of its
+    own with one empty message for each, so it works with every broker and every result backend.
     """
 
     def __init__(self, app: ReliableCelery) -> None:
-        """Keep the counters in the broker of ``app``."""
+        """Keep them in the broker of ``app``."""
         self.app = app
-
-    def _queue(self, connection: Connection, task_id: str) -> Any:
-        name = f"{self.app.main}.strikes.{task_id}"
-        arguments = self.app.queue_arguments
-        queue = Queue(name, expires=STRIKE_EXPIRES, queue_arguments=arguments)
-        return queue.bind(connection.ensure_connection(max_retries=1).default_channel)
+        self.connection: Connection | None = None
 
     def count(self, task_id: str) -> int:
         """Return the strikes of a task."""
-        with self.app.connection_for_write() as connection:
-            return int(self._queue(connection, task_id).queue_declare().message_count)
+        declared = self._do(lambda channel: self._strikes(channel, task_id).queue_declare())
+        return int(declared.message_count)
 
-    def add(self, task_id: str) -> None:
-        """Add one, confirmed by the broker."""
-        with self.app.connection_for_write() as connection:
-            queue = self._queue(connection, task_id)
+    def add(self, task_id: str) -> bool:
+        """Add one; return True when the broker has confirmed it."""
+
+        def add(channel: Any) -> bool:
+            queue = self._strikes(channel, task_id)
             queue.queue_declare()
-            producer = self.app.amqp.Producer(queue.channel, auto_declare=False)
+            producer = self.app.amqp.Producer(channel, auto_declare=False)
             producer.publish("", exchange="", routing_key=queue.name)
+            return True
+
+        return bool(self._do(add))
 
     def clear(self, task_id: str) -> None:
-        """Forget them."""
-        with self.app.connection_for_write() as connection:
-            queue = self._queue(connection, task_id)
+        """Forget them. Deleting the queue can take seconds, while a node of RabbitMQ is away."""
+
+        def clear(channel: Any) -> None:
+            queue = self._strikes(channel, task_id)
             queue.queue_declare()
             queue.purge()
             queue.delete()
+
+        self._do(clear)
+
+    def post(self, letter: Letter) -> bool:
+        """Put a letter into the queue of dead letters; return True when the broker has it."""
+        self._do(lambda channel: post(self.app, channel, letter))
+        return True
+
+    def _strikes(self, channel: Any, task_id: str) -> Any:
+        name = f"{self.app.main}.strikes.{task_id}"
+        arguments = self.app.queue_arguments
+        return Queue(name, expires=STRIKE_EXPIRES, queue_arguments=arguments)(channel)
+
+    def _do(self, call: Callable[[Any], Any]) -> Any:
+        connection = self.connection or self.app.connection_for_write()
+        self.connection = None
+        try:
+            outcome = call(connection.ensure_connection(max_retries=1).default_channel)
+        except BaseException:
+            connection.collect()
+            raise
+        self.connection = connection
+        return outcome
 
 
 class Guard(StartStopStep):
@@ -79,7 +142,7 @@ class Guard(StartStopStep):
     A redelivered message gets a strike when it starts, and loses its strikes when it leaves this
     worker in any way but by the worker's death. One with a strike starts only in an idle worker
     and has it to itself, so the next death is its own doing and not a neighbour's. One with
-    `redelivery_limit` strikes goes to the dead-letter queue. Other messages cost one comparison.
+    `redelivery_limit` strikes becomes a dead letter. Other messages cost one comparison.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -88,116 +151,179 @@ class Guard(StartStopStep):
         """Take the place of the pool, where the ``consumer`` hands over its requests."""
         super().__init__(consumer, **options)
         self.consumer, self.timer, self.app = consumer, consumer.timer, consumer.app
-        self.strikes = Strikes(self.app)
+        self.ledger = Ledger(self.app)
+        # A result store that is away must not keep the broker waiting: each has its own thread.
+        self.broker, self.results = Errands("guard-broker"), Errands("guard-results")
         self.limit: int = self.app.conf["redelivery_limit"]
         self.run: Callable[[Any], None] = consumer.on_task_request
         consumer.on_task_request = self.receive
+        consumer.on_unreadable = self.put_aside
         self.held: deque[Any] = deque()  # requests that wait for their turn
         self.watched: set[Any] = set()  # running requests that have a strike
+        self.letters: dict[Letter, Future[Any]] = {}  # on their way to the dead letters
         self.alone = self.ticking = False
+        self.lock = threading.RLock()  # without an event loop, the timer has a thread of its own
 
     def start(self, consumer: Any) -> None:  # noqa: ARG002
         """After a (re)connect: what was held will be delivered again, what ran was cancelled."""
-        self.held.clear()
-        if self.watched:
-            self.tick()
+        self.stop(self.consumer)
+        self.tick()
 
     def stop(self, consumer: Any) -> None:  # noqa: ARG002
         """Let go of what has not started; the broker delivers it again."""
         self.held.clear()
+        self.letters.clear()
 
     def shutdown(self, consumer: Any) -> None:  # noqa: ARG002
         """Give back unfinished tasks without a strike: this worker did not die of them."""
-        self.forget(set(self.watched))
+        cleared = [self.broker.do(self.ledger.clear, request.id) for request in self.watched]
+        for future in cleared:
+            try:
+                future.exception(PATIENCE)
+            except TimeoutError:
+                logger.warning("Could not take back the strikes of unfinished tasks in time")
+                return
+
+    # --- Messages that come again ---
 
     def receive(self, request: Any) -> None:
         """Take a request that is ready to run, in place of the pool."""
         if self.held or self.alone or request.delivery_info["redelivered"]:
+            request.strikes, request.call = None, None
             self.held.append(request)
             self.tick()
         else:
             self.run(request)
 
     def tick(self) -> None:
-        """Start what may start, and look again soon while anything is left."""
-        try:
-            self.forget({r for r in self.watched if r not in state.reserved_requests})
-            self.alone = self.alone and self.busy()
-            while self.held and state.should_stop is None and self.start_first():
-                pass
-        except Exception:
-            # Nothing is lost: what is held is not acknowledged, and its turn comes again.
-            logger.warning("Cannot judge a redelivered task yet", exc_info=True)
-        if (self.held or self.watched or self.alone) and not self.ticking:
-            self.ticking = True
-            self.timer.call_after(RECHECK, self.tock)
+        """Start and finish what may be, and look again soon while anything is left."""
+        with self.lock:
+            try:
+                self.forget()
+                self.alone = self.alone and self.running() > 0
+                while self.held and state.should_stop is None and self.start_first():
+                    pass
+                self.finish_letters()
+            except Exception:
+                # Nothing is lost: what is held is not acknowledged, and its turn comes again.
+                logger.warning("Cannot judge a redelivered task yet", exc_info=True)
+            if (self.held or self.watched or self.alone or self.letters) and not self.ticking:
+                self.ticking = True
+                self.timer.call_after(RECHECK, self.tock)
 
     def tock(self) -> None:
         """Run the timer's tick."""
         self.ticking = False
         self.tick()
 
-    def busy(self) -> bool:
-        """Tell whether the pool has something to do; Celery counts held requests as reserved."""
-        return len(state.reserved_requests) > len(self.held)
+    def running(self) -> int:
+        """Return how many tasks the pool has; Celery counts held requests as reserved."""
+        return len(state.reserved_requests) - len(self.held)
 
     def start_first(self) -> bool:
         """Start or bury the first of the held requests; return False when it has to wait."""
         request = self.held[0]
-        if self.alone:
+        # A strike is for a start: a request that waits in the pool has none yet.
+        if self.alone or self.running() >= self.consumer.pool.num_processes:
             return False
         if request.delivery_info["redelivered"]:
-            if not hasattr(request, "strikes"):
-                request.strikes = self.strikes.count(request.id)
-            if request.strikes >= self.limit:
-                self.bury(request)
-                return True
-            if request.strikes and self.busy():
+            if request.strikes is None:
+                request.strikes = self.outcome(request, self.ledger.count)
+            if request.strikes is None:
                 return False
-            self.strikes.add(request.id)
+            if request.strikes >= self.limit:
+                self.held.popleft()
+                state.task_ready(request)
+                self.bury_killer(request)
+                return True
+            if request.strikes and self.running():
+                return False
+            if not self.outcome(request, self.ledger.add):
+                return False
             self.watched.add(request)
             self.alone = request.strikes > 0
         self.held.popleft()
         self.run(request)
         return True
 
-    def forget(self, requests: set[Any]) -> None:
+    def outcome(self, request: Any, call: Callable[[str], Any]) -> Any:
+        """Return what a slow call about a request returned, or None while it is not done."""
+        if request.call is None:
+            request.call = self.broker.do(call, request.id)
+        if not request.call.done():
+            return None
+        future, request.call = request.call, None
+        return future.result()
+
+    def forget(self) -> None:
         """Take the strikes from requests that this worker has outlived."""
-        for request in requests:
-            self.strikes.clear(request.id)
+        for request in [each for each in self.watched if each not in state.reserved_requests]:
             self.watched.discard(request)
+            self.broker.do(self.ledger.clear, request.id)
 
-    def bury(self, request: Any) -> None:
-        """Move the message to the dead-letter queue, and only then acknowledge it."""
-        queue, message = self.app.dead_letter_queue, request.message
+    # --- Dead letters ---
+
+    def bury_killer(self, request: Any) -> None:
+        """Put a message aside that killed its worker too often."""
         reason = f"the worker died {request.strikes + 1} times while it ran"
-        request.task.backend.mark_as_failure(
-            request.id,
-            WorkerKilledError(f"{reason}; its message is in the queue {queue.name}"),
-            request=request._context,  # noqa: SLF001  # as Celery itself calls it
-            store_result=request.store_errors,
-        )
-        with self.app.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1)
-            letter = {"reason": reason, **self.app.origin(message, self.consumer)}
-            headers = {**message.headers, "dead_letter": letter}
-            publish_again(self.app.amqp.Producer(connection), message, headers, queue)
-        logger.critical("Task %s[%s] is a dead letter: %s", request.name, request.id, reason)
-        self.held.popleft()
-        state.task_ready(request)
-        request.acknowledge()
-        self.strikes.clear(request.id)
+        error = WorkerKilledError(self.about(reason))
 
+        def buried() -> None:
+            request.acknowledge()
+            self.broker.do(self.ledger.clear, request.id)
+            context, store = request._context, request.store_errors  # noqa: SLF001
+            self.fail(request.task.backend, request.id, error, context, store)
 
-def publish_again(producer: Any, message: Any, headers: dict[str, Any], queue: Queue) -> None:
-    """Publish a message to ``queue`` as it is, but for its headers."""
-    producer.publish(
-        message.body,
-        exchange=queue.exchange or "",
-        routing_key=queue.routing_key or queue.name,
-        declare=[queue] if queue.name else None,
-        headers={key: value for key, value in headers.items() if key not in MARKS},
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        **{key: message.properties.get(key) for key in ("correlation_id", "reply_to", "priority")},
-    )
+        self.bury(self.letter(request.message, reason, "died", buried))
+
+    def put_aside(self, message: Any, error: Exception) -> None:
+        """Put a message aside that is no task for this worker, because of ``error``."""
+        with self.lock:
+            cause, reason = "unreadable", f"{type(error).__name__}: {error}"
+            if isinstance(error, NotRegistered):
+                cause, reason = "unregistered", f"no task is registered as {error}"
+            failure = UnreadableMessageError(self.about(reason))
+            known, properties = known_of(message), message.properties
+            context = Context(
+                task=known["task"],
+                correlation_id=properties.get("correlation_id"),
+                reply_to=properties.get("reply_to"),
+            )
+
+            def buried() -> None:
+                message.ack()
+                if known["id"]:
+                    kept = not message.headers.get("ignore_result")
+                    self.fail(self.app.backend, known["id"], failure, context, kept)
+
+            self.bury(self.letter(message, reason, cause, buried))
+            self.tick()
+
+    def letter(self, message: Any, reason: str, cause: str, buried: Callable[[], None]) -> Letter:
+        """Return the letter that a message becomes."""
+        return Letter(message, reason, self.app.origin(message, self.consumer), cause, buried)
+
+    def about(self, reason: str) -> str:
+        """Return the text of the failure that is the task's result."""
+        return f"{reason}; its message is in the queue {self.app.dead_letter_queue.name}"
+
+    def fail(self, backend: Any, task_id: str, error: Exception, context: Any, kept: bool) -> None:  # noqa: FBT001
+        """Let FAILURE become the result of a task, however long its store is away."""
+        mark = partial(backend.mark_as_failure, request=context, store_result=kept)
+        self.results.do(mark, task_id, error)
+
+    def bury(self, letter: Letter) -> None:
+        """Post a letter; its message is acknowledged once the broker has it."""
+        self.letters[letter] = self.broker.do(self.ledger.post, letter)
+
+    def finish_letters(self) -> None:
+        """Finish the letters that were posted, and post again those that could not be."""
+        for letter, future in [each for each in self.letters.items() if each[1].done()]:
+            del self.letters[letter]
+            if error := future.exception():
+                logger.warning("Cannot put a message aside yet (%s): %r", letter.reason, error)
+                self.timer.call_after(RETRY, self.bury, (letter,))
+                continue
+            logger.critical("%s is a dead letter: %s", letter.name, letter.reason)
+            message_buried.send(sender=self, cause=letter.cause)
+            letter.buried()

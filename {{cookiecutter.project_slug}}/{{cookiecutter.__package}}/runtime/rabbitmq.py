@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from kombu import Connection, Queue
+from kombu.compression import compress
+from kombu.exceptions import OperationalError
 from kombu.transport.native_delayed_delivery import (
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
@@ -74,6 +76,44 @@ class ReliableCelery(app.ReliableCelery):
         tags = consumer.task_consumer._active_tags  # noqa: SLF001  # kombu has no public way
         tag = message.delivery_info["consumer_tag"]
         return {"exchange": "", "routing_key": next(name for name in tags if tags[name] == tag)}
+
+    def seal(self, message: Any) -> tuple[Any, dict[str, Any]]:
+        """Return a message as the body of a dead letter, and what else must be kept of it."""
+        body, compression = message.body, message.headers.get("compression")
+        if compression and not message.errors:  # kombu has decompressed it
+            body, _ = compress(body, compression)
+        if isinstance(body, str):  # amqp has decoded it
+            body = body.encode(message.content_encoding)
+        # The other properties would act on the letter, too: one that expires would vanish.
+        ours = {"application_headers", "content_type", "content_encoding"}
+        properties = {key: value for key, value in message.properties.items() if key not in ours}
+        marks = {"x-delivery-count", "x-acquired-count"}  # of the broker, in a queue of its own
+        return body, {
+            "headers": {key: message.headers[key] for key in message.headers.keys() - marks},
+            "properties": properties,
+            "content_type": message.content_type,
+            "content_encoding": message.content_encoding,
+        }
+
+    def unseal(self, channel: Any, body: Any, about: dict[str, Any]) -> None:
+        """Put the message of a dead letter back on its queue, as it came.
+
+        Raises `kombu.exceptions.OperationalError` if the queue is gone.
+        """
+        try:
+            channel.queue_declare(about["routing_key"], passive=True)
+        except channel.connection.channel_errors as error:
+            raise OperationalError(f"the queue {about['routing_key']} is gone") from error
+        properties = dict(about["properties"])
+        message = channel.prepare_message(
+            body,
+            priority=properties.pop("priority", None),
+            content_type=about["content_type"],
+            content_encoding=about["content_encoding"],
+            headers=about["headers"],
+            properties=properties,
+        )
+        channel.basic_publish(message, about["exchange"], about["routing_key"])
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""

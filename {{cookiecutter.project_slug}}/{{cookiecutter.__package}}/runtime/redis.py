@@ -4,8 +4,10 @@ from typing import Any
 
 from kombu import Connection
 
-from . import app
+from . import app, redis_transport
 from .worker import ReliableConsumer
+
+redis_transport.install()
 
 
 class RedisConsumer(ReliableConsumer):
@@ -23,47 +25,22 @@ class RedisConsumer(ReliableConsumer):
 
 
 class ReliableCelery(app.ReliableCelery):
-    """A Celery app on Redis.
-
-    A delay after which Redis would deliver a task twice is refused; a retry comes sooner instead.
-    """
+    """A Celery app on Redis: it loses no message, and delays wait in the server."""
 
     consumer_cls = RedisConsumer
-
-    def send_options(
-        self, name: str, args: Any, kwargs: Any, options: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return the ``options``; raise ValueError for a delay that Redis cannot keep."""
-        del args, kwargs
-        delay = self.delay_of(options)
-        longest = self.longest_delay(options.get("time_limit"))
-        if delay > longest:
-            message = (
-                f"{name}: Redis would run a task with a delay of {delay:.0f} s more than once; "
-                f"up to {longest:.0f} s are safe with this visibility timeout and time limit. "
-                "Keep the date in a database, and let a periodic task send what is due."
-            )
-            raise ValueError(message)
-        return options
-
-    def retry_options(self, request: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the ``options`` with a delay that Redis can keep."""
-        limit, _soft = request.timelimit or (None, None)
-        longest = self.longest_delay(limit)
-        if self.delay_of(options) > longest:
-            options |= {"countdown": longest, "eta": None}
-        return options
-
-    def longest_delay(self, time_limit: float | None) -> float:
-        """Return the longest delay, in seconds, after which a task is done in time for Redis."""
-        timeout: float = self.conf.broker_transport_options["visibility_timeout"]
-        return max(timeout - (time_limit or self.conf.task_time_limit), 0)
 
     def origin(self, message: Any, consumer: Any) -> dict[str, str]:
         """Return the exchange and routing key that lead to the queue a message was read from."""
         del consumer
-        info = message.delivery_info
-        return {"exchange": info["exchange"], "routing_key": info["routing_key"]}
+        return {"exchange": "", "routing_key": message.queue}
+
+    def seal(self, message: Any) -> tuple[Any, dict[str, Any]]:
+        """Return a message as the body of a dead letter, and what else must be kept of it."""
+        return message.raw, {}
+
+    def unseal(self, channel: Any, body: Any, about: dict[str, Any]) -> None:
+        """Put the message of a dead letter back on its queue, as it came."""
+        channel.put_raw(about["routing_key"], body)
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""

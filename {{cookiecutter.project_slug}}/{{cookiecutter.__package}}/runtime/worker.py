@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from celery import current_app, signals
+from celery.exceptions import InvalidTaskError, NotRegistered
 from celery.utils.dispatch import Signal
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
@@ -18,6 +19,9 @@ from celery.worker.request import Request
 # Sent when a run of a task has ended: `sender` is its request, `error` what it raised or None,
 # `seconds` how long it took.
 run_ended = Signal(name="run_ended", providing_args=["error", "seconds"])
+
+# Sent when a message became a dead letter: `cause` is died, unregistered or unreadable.
+message_buried = Signal(name="message_buried", providing_args=["cause"])
 
 # What the main process knows, by task id; and the one whose end it deals with, while it does.
 requests: WeakValueDictionary[str, Request] = WeakValueDictionary()
@@ -32,6 +36,7 @@ class ReliableRequest(Request):
     """What the worker's main process knows of a task."""
 
     on_success: Any
+    _payload: Any
 
     def __init_subclass__(cls) -> None:
         """Announce successes: Celery makes a subclass for each task, with its own `on_success`."""
@@ -47,7 +52,13 @@ class ReliableRequest(Request):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Take a message with the arguments of `celery.worker.request.Request`."""
-        super().__init__(*args, **options)
+        try:
+            super().__init__(*args, **options)
+        except KeyError as error:
+            raise InvalidTaskError(f"it has no {error.args[0]}") from error
+        check_types(self.request_dict, self._payload)
+        if self.eta:
+            self.eta.timestamp()  # raises where the timer would fail
         requests[self.id] = self
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
@@ -80,11 +91,105 @@ class ReliableRequest(Request):
             current_request.reset(token)
 
 
+# The types of what Celery reads from a message's headers, before or after it runs the task.
+TEXT = str | None
+HEADERS: dict[str, Any] = {
+    "id": str,
+    "task": str,
+    "root_id": TEXT,
+    "parent_id": TEXT,
+    "group": TEXT,
+    "shadow": TEXT,
+    "argsrepr": TEXT,
+    "kwargsrepr": TEXT,
+    "reply_to": TEXT,
+    "origin": TEXT,
+    "retries": int | None,
+    "replaced_task_nesting": int | None,
+    "group_index": int | None,
+    "stamped_headers": list | None,
+    "stamps": dict | None,
+    "timelimit": list | tuple | None,
+}
+# The same for the third part of its body.
+OPTIONS: dict[str, Any] = {
+    "callbacks": list | None,
+    "errbacks": list | None,
+    "chain": list | None,
+    "chord": dict | None,
+}
+
+
+def check_types(headers: dict[str, Any], payload: Any) -> None:
+    """Raise `InvalidTaskError` if a message is not one that Celery can run."""
+    args, kwargs, options = payload
+    if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+        raise InvalidTaskError("its arguments are not a list and an object")
+    if not isinstance(options, dict | None):
+        raise InvalidTaskError("its options are not an object")
+    for table, values in ((HEADERS, headers), (OPTIONS, options or {})):
+        for name, expected in table.items():
+            if not isinstance(values.get(name), expected):
+                raise InvalidTaskError(f"its {name} is {values.get(name)!r}")
+    limits = headers.get("timelimit") or (None, None)
+    if len(limits) != len(("hard", "soft")) or not all(
+        isinstance(each, float | int | None) for each in limits
+    ):
+        raise InvalidTaskError(f"its timelimit is {limits!r}")
+
+
 class ReliableConsumer(Consumer):
     """The part of a worker that reads from the broker; each broker's module extends it."""
 
     connection: Any
+    connection_errors: tuple[type[Exception], ...]
     task_consumer: Any
+    # Puts aside a message that is no task for this worker, and why; Celery drops it without.
+    on_unreadable: Callable[[Any, Exception], None] | None = None
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Any:
+        """Return what takes each message; one that Celery cannot take stops nobody."""
+        take = super().create_task_handler(*args, **options)
+
+        def take_task(message: Any) -> None:
+            try:
+                take(message)
+            except Exception as error:
+                ours = isinstance(error, (*self.connection_errors, MemoryError))
+                # kombu counts KeyError as an error of Redis's connection; here, a header is missing.
+                if not self.on_unreadable or (ours and not isinstance(error, KeyError)):
+                    raise
+                self.on_unreadable(message, error)
+
+        return take_task
+
+    def on_unknown_message(self, body: Any, message: Any) -> None:
+        """Put a message aside that names no task."""
+        if self.on_unreadable:
+            self.on_unreadable(message, InvalidTaskError("it names no task"))
+        else:
+            super().on_unknown_message(body, message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Put a message aside whose task this worker does not know; a newer one may."""
+        if self.on_unreadable:
+            self.on_unreadable(message, NotRegistered(str(exc.args[0])))
+        else:
+            super().on_unknown_task(body, message, exc)
+
+    def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Put a message aside that Celery cannot run."""
+        if self.on_unreadable:
+            self.on_unreadable(message, exc)
+        else:
+            super().on_invalid_task(body, message, exc)
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Put a message aside whose body cannot be decoded, or must not be."""
+        if self.on_unreadable:
+            self.on_unreadable(message, exc)
+        else:
+            super().on_decode_error(message, exc)
 
 
 @signals.celeryd_init.connect
