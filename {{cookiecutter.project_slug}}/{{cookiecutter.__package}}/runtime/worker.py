@@ -156,7 +156,7 @@ class ReliableConsumer(Consumer):
                 take(message)
             except Exception as error:
                 ours = isinstance(error, (*self.connection_errors, MemoryError))
-                # kombu counts KeyError as an error of Redis's connection; here, a header is missing.
+                # To kombu, KeyError is an error of Redis's connection; here, a header is missing.
                 if not self.on_unreadable or (ours and not isinstance(error, KeyError)):
                     raise
                 self.on_unreadable(message, error)
