@@ -1,74 +1,16 @@
-"""Drop what the answers don't need, and say what to do next.
+"""Remove the directories that stayed empty, and say what to do next.
 
-Runs in the generated project's directory, with the standard library alone.
+Runs in the generated project's directory. It imports nothing that Python has not loaded already:
+`pathlib` and `json` would double its time.
 """
 
-import json
-from pathlib import Path
+import os
 
-# In single quotes, since tojson escapes those and leaves double ones.
-ANSWERS = json.loads(r'''{{ cookiecutter | tojson }}''')  # fmt: skip  # noqa: Q001
-PACKAGE = ANSWERS["__package"]
-
-# Per question and answer: what is not of that project.
-DROPPED = {
-    "project_type": {
-        "celery": [
-            "deploy/kubernetes/base/migrate.yaml",
-            "deploy/kubernetes/base/web.yaml",
-            "gunicorn.conf.py",
-            "manage.py",
-            "jobs",
-            "tests/test_admin.py",
-            "tests/test_page.py",
-            "tests/test_views.py",
-            f"{PACKAGE}/asgi.py",
-            f"{PACKAGE}/runtime/django.py",
-            f"{PACKAGE}/runtime/web.py",
-            f"{PACKAGE}/celery.py",
-            f"{PACKAGE}/settings.py",
-            f"{PACKAGE}/urls.py",
-            f"{PACKAGE}/wsgi.py",
-        ],
-        "django": [
-            "app.py",
-            "tests/test_app.py",
-            f"{PACKAGE}/celeryconfig.py",
-            f"{PACKAGE}/tasks.py",
-        ],
-    },
-    "broker": {
-        "redis": [f"{PACKAGE}/runtime/rabbitmq.py"],
-        "rabbitmq": [f"{PACKAGE}/runtime/redis.py", f"{PACKAGE}/runtime/redis_transport.py"],
-    },
-    "result_backend": {
-        "none": ["jobs/static/jobs/jobs.js"],  # nothing on the page changes by itself
-    },
-    "ci": {
-        "github": [".gitlab-ci.yml", "renovate.json"],
-        "gitlab": [".github"],
-        "none": [".github", ".gitlab-ci.yml", "renovate.json"],
-    },
-    "deployment": {
-        "compose": ["deploy"],
-        "none": [".dockerignore", "Dockerfile", "compose.yaml", "deploy"],
-    },
-}
-
-
-def drop(path: Path) -> None:
-    """Remove the file or the directory at ``path``."""
-    if path.is_dir():
-        for child in path.iterdir():
-            drop(child)
-        path.rmdir()
-    else:
-        path.unlink(missing_ok=True)  # another answer may have dropped it
-
-
-for question, answers in DROPPED.items():
-    for name in answers.get(ANSWERS[question], []):
-        drop(Path(name))
+# Where files are dropped, and where Python may have left a `__pycache__` in the template.
+for top in (".github", "deploy", "jobs", "{{ cookiecutter.__package }}"):
+    for directory, _, _ in os.walk(top, topdown=False):
+        if not os.listdir(directory):
+            os.rmdir(directory)
 
 STEPS = {
     "celery": [
@@ -79,7 +21,7 @@ STEPS = {
         ("honcho start", "broker, worker, beat, Flower and web; Ctrl-C stops them"),
     ],
 }
-print(f"\nNext:\n    cd {ANSWERS['project_slug']}")
-for command, meaning in [("pytest", "its tests"), *STEPS[ANSWERS["project_type"]]]:
+print("\nNext:\n    cd {{ cookiecutter.project_slug }}")
+for command, meaning in [("pytest", "its tests"), *STEPS["{{ cookiecutter.project_type }}"]]:
     print(f"    uv run {command:26}# {meaning}")
 print("Its README tells the rest.")

@@ -15,7 +15,7 @@ from cookiecutter.exceptions import FailedHookException
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-import local_extensions
+import template_extension
 from tests.conftest import COMBINATIONS, TEMPLATE, TIMEOUT, Bake, BakedProject, clean_environment
 
 # The same examples every day: a run tells about the change, and not about its luck.
@@ -186,10 +186,28 @@ def test_a_refusal_leaves_nothing_behind(
     assert list(tmp_path.rglob("*")) == [output]
 
 
-def test_without_hooks_the_files_still_parse(home: Path, tmp_path: Path) -> None:
-    done = cookiecutter(home, tmp_path, "--accept-hooks=no")
+@pytest.mark.parametrize("project_type", ["celery", "django"])
+def test_without_hooks_only_empty_directories_are_more(
+    home: Path, tmp_path: Path, bake: Bake, project_type: str
+) -> None:
+    done = cookiecutter(home, tmp_path, "--accept-hooks=no", f"project_type={project_type}")
     assert done.returncode == 0, done.stderr
-    parse_all(BakedProject(tmp_path / "my_service", "celery_app"))
+    project = BakedProject(tmp_path / "my_service", "celery_app")
+    parse_all(project)
+    usual = bake(project_type=project_type)
+    assert project.files() == usual.files()
+    assert all(project.read(name) == usual.read(name) for name in usual.files())
+
+
+@pytest.mark.parametrize("path", ["app.py", "jobs/views.py", ".gitlab-ci.yml", "module.pyc"])
+def test_an_answer_that_looks_like_a_path_is_text(home: Path, tmp_path: Path, path: str) -> None:
+    texts = {"project_name": path, "description": path, "author_name": path}
+    words = [f"{question}={path}" for question, path in texts.items()]
+    done = cookiecutter(home, tmp_path, "project_slug=paths", "project_type=django", *words)
+    assert done.returncode == 0, done.stderr
+    metadata = tomllib.loads((tmp_path / "paths" / "pyproject.toml").read_text())["project"]
+    assert metadata["description"] == path
+    assert metadata["authors"] == [{"name": path}]
 
 
 def test_a_typed_template_is_text(home: Path, tmp_path: Path) -> None:
@@ -278,7 +296,7 @@ def test_any_text_is_refused_in_one_line_or_parses(
 @given(slug=st.text(max_size=40) | st.from_regex(r"[a-z_][a-z0-9_]*", fullmatch=True))
 def test_a_slug_is_refused_or_imports(slug: str) -> None:
     try:
-        local_extensions.checked_slug(slug)
+        template_extension.checked_slug(slug)
     except FailedHookException as refusal:
         assert str(refusal).isprintable()  # noqa: PT017
         return
@@ -293,10 +311,10 @@ def test_a_slug_is_refused_or_imports(slug: str) -> None:
 @given(text=st.text(max_size=60))
 def test_one_literal_serves_every_format(text: str) -> None:
     try:
-        local_extensions.checked_line(text, "description")
+        template_extension.checked_line(text, "description")
     except FailedHookException:
         assume(False)  # noqa: FBT003
-    literal = local_extensions.quoted(text)
+    literal = template_extension.quoted(text)
     assert ast.literal_eval(literal) == text
     assert tomllib.loads(f"x = {literal}") == {"x": text}
     assert yaml.safe_load(f"x: {literal}") == {"x": text}
@@ -307,7 +325,7 @@ def test_one_literal_serves_every_format(text: str) -> None:
     "text", ["<script>alert(1)</script>", "{{ x }} {% y %} {# z #}", "\"Q&A\" & 'more'", "Ünïcode"]
 )
 def test_a_page_shows_a_text_as_it_was_typed(text: str) -> None:
-    shown = local_extensions.html(text)
+    shown = template_extension.html(text)
     assert html.unescape(shown) == text
     assert not set(shown) & set("<>{}\"'")
 
@@ -326,4 +344,4 @@ def test_no_slug_hides_a_module_that_generated_code_imports(bake: Bake) -> None:
                         imported.add(str(node.module))
     for name in {module.partition(".")[0] for module in imported} - {"my_service"}:
         with pytest.raises(FailedHookException, match=f'"{name}" would hide'):
-            local_extensions.checked_slug(name)
+            template_extension.checked_slug(name)

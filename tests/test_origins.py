@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 SCRIPTS = Path(sys.executable).parent
 TEMPLATE = (
     "cookiecutter.json",
-    "local_extensions.py",
+    "template_extension.py",
     "hooks",
     "templates",
     "{{cookiecutter.project_slug}}",

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, s
     if given["project_type"] == "django" and given["result_backend"] != "none":
         expected |= {"jobs/static/jobs/jobs.js"}
     assert project.files() == {name.format(package=project.package) for name in expected}
+    empty = [path for path in project.path.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    assert not empty
 
 
 def test_no_trace_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -> None:
@@ -138,20 +141,64 @@ def test_rendering_knows_neither_the_day_nor_the_place(bake: Bake, answers: dict
         assert str(TEMPLATE) not in text, name
 
 
-def test_every_pruned_path_exists_in_the_template() -> None:
-    tree = ast.parse((TEMPLATE / "hooks" / "post_gen_project.py").read_text(encoding="utf-8"))
-    tables = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DROPPED"
-    ]
-    names = {"PACKAGE": "{{cookiecutter.__package}}"}
-    table = eval(compile(ast.Expression(tables[0]), "DROPPED", "eval"), names)  # noqa: S307
-    assert table
-    for question, answers in table.items():
+def test_every_dropped_path_exists_in_the_template() -> None:
+    for question, answers in QUESTIONS["_dropped"].items():
         assert set(answers) <= set(CHOICES[question])
         for path in itertools.chain.from_iterable(answers.values()):
             assert (SOURCE / path).exists(), path
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Path:
+    """Return a copy of the template, for a test that changes it."""
+    for name in ("cookiecutter.json", "template_extension.py", "hooks", "templates", SOURCE.name):
+        copy = shutil.copytree if (TEMPLATE / name).is_dir() else shutil.copy
+        copy(TEMPLATE / name, tmp_path / name)
+    return tmp_path
+
+
+def test_what_is_dropped_is_not_rendered(cookies_session: Any, template: Path) -> None:  # noqa: ANN401
+    for name in ("app.py", "deploy/kubernetes/base/worker.yaml"):
+        (template / SOURCE.name / name).write_text("#% no such statement\n")
+    done = cookies_session.bake({"project_type": "django"}, template=str(template))
+    assert done.exception is None
+    broken = cookies_session.bake({"project_type": "celery"}, template=str(template))
+    assert "Encountered unknown tag 'no'" in str(broken.exception)
+
+
+@pytest.mark.parametrize("broker", CHOICES["broker"])
+def test_the_runtime_is_the_same_in_every_project(
+    cookies_session: Any,  # noqa: ANN401
+    template: Path,
+    broker: str,
+) -> None:
+    source = template / SOURCE.name / "{{cookiecutter.__package}}" / "runtime"
+    for path in source.glob("*.py"):
+        with path.open("a") as file:
+            file.write("BRACES = '{{ cookiecutter }} {% if %} {#'\n#% if no\n#= text\n\n")
+    answers = {"project_type": "django", "broker": broker}
+    done = cookies_session.bake(answers, template=str(template))
+    assert done.exception is None
+    runtime = done.project_path / "my_service" / "runtime"
+    assert runtime / f"{broker}.py" in list(runtime.iterdir())
+    for path in runtime.iterdir():
+        assert path.read_bytes() == (source / path.name).read_bytes(), path
+
+
+def test_what_tools_leave_in_the_template_stays_there(
+    cookies_session: Any,  # noqa: ANN401
+    bake: Bake,
+    template: Path,
+) -> None:
+    source = template / SOURCE.name
+    for name in ("{{cookiecutter.__package}}", "{{cookiecutter.__package}}/runtime", "jobs"):
+        caches = source / name / "__pycache__"
+        caches.mkdir(exist_ok=True)
+        (caches / "app.cpython-311.pyc").write_bytes(b"\xa7\r\r\n\0")
+    done = cookies_session.bake({"project_type": "django"}, template=str(template))
+    made = {path.relative_to(done.project_path) for path in done.project_path.rglob("*")}
+    usual = bake(project_type="django").path
+    assert made == {path.relative_to(usual) for path in usual.rglob("*")}
 
 
 def test_the_python_files_of_the_template_parse_before_they_are_rendered() -> None:
@@ -178,10 +225,12 @@ def test_every_private_fact_is_used() -> None:
     files += [*(TEMPLATE / "hooks").glob("*.py"), *(TEMPLATE / "templates").rglob("*")]
     texts = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
     texts += [value for value in QUESTIONS.values() if isinstance(value, str)]
+    # Those that cookiecutter and the extension read.
+    others = {"__prompts__", "_copy_without_render", "_dropped", "_extensions", "_jinja2_env_vars"}
     facts = [
         name
         for name, value in QUESTIONS.items()
-        if name.startswith("__") and name != "__prompts__" and "checked_" not in str(value)
+        if name.startswith("_") and name not in others and "checked_" not in str(value)
     ]
     assert facts
     for fact in facts:

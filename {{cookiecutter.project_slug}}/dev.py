@@ -1,6 +1,6 @@
 #% set django = cookiecutter.project_type == "django"
-#% set broker = cookiecutter.__brokers[cookiecutter.broker]
-#% set redis = cookiecutter.__brokers.redis
+#% set broker = cookiecutter._brokers[cookiecutter.broker]
+#% set redis = cookiecutter._brokers.redis
 #% set results = cookiecutter.result_backend == "redis"
 """The processes of development, each a command: `python dev.py broker`.
 
@@ -51,7 +51,7 @@ from celery_app.celeryconfig import env
 ROOT = Path(__file__).resolve().parent
 # What starts a server, where none is.
 SERVERS = {
-    #% for server in cookiecutter.__brokers.values()
+    #% for server in cookiecutter._brokers.values()
     #% if server.label == broker.label or (results and server.label == redis.label)
     #= "{{ server.label }}": "docker run -p {{ server.port }}:{{ server.port }} {{ server.image }}",
     #% endif

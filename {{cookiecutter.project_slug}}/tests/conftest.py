@@ -55,7 +55,7 @@ with socket.create_server(("localhost", 0)) as listener:
 #% if cookiecutter.broker == "redis"
 os.environ.setdefault("CELERY_BROKER_URL", f"redis://localhost:{PORT}/0")
 #% else
-#= os.environ.setdefault("CELERY_BROKER_URL", "{{ cookiecutter.__brokers.rabbitmq.url }}")
+#= os.environ.setdefault("CELERY_BROKER_URL", "{{ cookiecutter._brokers.rabbitmq.url }}")
 #% endif
 #% if cookiecutter.result_backend == "redis"
 os.environ.setdefault("CELERY_RESULT_BACKEND", f"redis://localhost:{PORT}/1")

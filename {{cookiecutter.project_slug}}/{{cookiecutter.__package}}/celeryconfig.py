@@ -24,7 +24,7 @@ env.read_env()
 #% endif
 # --- Broker -----------------------------------------------------------------------------------
 
-#% set broker = cookiecutter.__brokers[cookiecutter.broker]
+#% set broker = cookiecutter._brokers[cookiecutter.broker]
 #= broker_url = env.str("CELERY_BROKER_URL", "{{ broker.url }}")
 # Names of this service's own, so that several can share a server.
 #= task_default_queue = "{{ slug }}"
@@ -146,7 +146,7 @@ accept_content = ["json"]
 task_ignore_result = True
 #% else
 #% if redis_results
-#= result_backend = env.str("CELERY_RESULT_BACKEND", "{{ cookiecutter.__results_url }}")
+#= result_backend = env.str("CELERY_RESULT_BACKEND", "{{ cookiecutter._results_url }}")
 result_backend_transport_options: dict[str, Any] = {
     "global_keyprefix": "{{ cookiecutter.project_slug }}:",
     # A sender that waits for a result hears within seconds of a server that is gone.

@@ -1,8 +1,11 @@
-"""What the template adds to Jinja: checks of the answers, and how they are quoted.
+"""What the template adds to Jinja: checks and quoting of answers, and what is rendered at all.
 
 Cookiecutter loads this file for the ``_extensions`` of ``cookiecutter.json``. A private variable
 straight after each question passes its answer through a ``checked_*`` filter, so a bad answer is
 refused in one line before anything is written.
+
+``cruft update`` renders the old and the new template in one process, which imports this module
+once: rename the file when its interface to the template changes.
 """
 
 import difflib
@@ -12,7 +15,9 @@ import re
 import sys
 import unicodedata
 import zoneinfo
+from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import NoReturn
 
 from cookiecutter.exceptions import FailedHookException
@@ -79,6 +84,8 @@ def checked_email(answer: str) -> str:
 
 def checked_timezone(answer: str) -> str:
     """Return ``answer`` if it is an IANA time zone, else refuse it and name the nearest ones."""
+    if answer == "UTC":  # reading the names of all zones takes 20 ms
+        return answer
     known = zoneinfo.available_timezones() - {"localtime"}
     if answer not in known:
         by_folded = {name.casefold(): name for name in known}
@@ -118,8 +125,8 @@ def celery_namespace(source: str) -> str:
     return re.sub(pattern, lambda match: f"CELERY_{match[1].upper()}", source)
 
 
-class Answers(Extension):
-    """The filters of this file, and two kinds of lines that leave no trace in what is rendered.
+class Rendering(Extension):
+    """The filters of this file, lines that leave no trace, and the files that answers drop.
 
     ``#% if …`` is a statement, and ``#= text`` is a line of text with expressions in it. Both are
     comments to Python, TOML and YAML, so the files of the template parse before they are rendered.
@@ -134,11 +141,42 @@ class Answers(Extension):
         )  # fmt: skip
         environment.filters.update({function.__name__: function for function in filters})
 
+    @cached_property
+    def dropped(self) -> dict[str, list[str]]:
+        """Return, for each path in ``_dropped``, the conditions under which a project has it."""
+        # Cookiecutter renders inside the template, one directory below its questions.
+        table = json.loads(Path("..", "cookiecutter.json").read_text(encoding="utf-8"))["_dropped"]
+        conditions: dict[str, list[str]] = {}
+        for question, answers in table.items():
+            for answer, paths in answers.items():
+                for path in paths:
+                    condition = f"cookiecutter.{question} != {quoted(answer)}"
+                    conditions.setdefault(path, []).append(condition)
+        return conditions
+
+    def file_name(self, path: str) -> str:
+        """Return the template of a file's name: it renders to "" if the project has no such file.
+
+        Cookiecutter skips a file without a name before it compiles its text.
+        """
+        slashed = path.replace("\\", "/")
+        if slashed.endswith(".pyc"):
+            return ""
+        parts = slashed.split("/")
+        above = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        conditions = [each for name in above for each in self.dropped.get(name, [])]
+        return f"{{% if {' and '.join(conditions)} %}}{path}{{% endif %}}" if conditions else path
+
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
-        """Return ``source`` with its ``#%`` lines as Jinja statements that leave no line behind."""
-        if name is None:  # an answer from the command line, and no file of the template
-            return source
-        if name.endswith(".html"):  # its other lines are Django's, with the same braces
-            source = re.sub(r"(?m)^(?![ \t]*#[%=] ).+", r"{% raw %}\g<0>{% endraw %}", source)
+        """Return the Jinja that ``source`` stands for: the text of a file, or a file's name."""
+        if name is None:
+            # Answers and hooks come without a loader: they are rendered as they are.
+            return self.file_name(source) if self.environment.loader else source
+        if "/runtime/" in name:  # ordinary Python, braces and all
+            return f"{{% raw %}}{source}{{% endraw %}}"
+        # The braces of Django's templates and of GitHub's expressions are not Jinja's.
+        line = r"(?![ \t]*#[%=] ).+"
+        foreign = rf"(?m)^{line}(?:\n{line})*" if name.endswith(".html") else r"\$\{\{.*?\}\}"
+        source = re.sub(foreign, r"{% raw %}\g<0>{% endraw %}", source)
         source = re.sub(r"^([ \t]*)#= ", r"\1", source, flags=re.MULTILINE)
         return re.sub(r"^[ \t]*#% (.*)\n?", r"{% \1 %}", source, flags=re.MULTILINE)
