@@ -81,47 +81,12 @@ with transaction.atomic():
     transaction.on_commit(lambda: print("a later hook"))
 print("committed", Job.objects.filter(pk=job.pk).exists())
 """
-LONG_DELAYS = """\
-from datetime import datetime, timedelta, timezone
-
-from celery import group
-from celery_app import app
-from celery_app.tasks import add
-
-later = datetime.now(timezone.utc) + timedelta(days=1)
-ways = [
-    lambda: add.apply_async((2, 3), countdown=86400),
-    lambda: add.apply_async((2, 3), eta=later),
-    lambda: app.send_task("celery_app.tasks.add", (2, 3), countdown=86400),
-    lambda: app.send_task("celery_app.tasks.add", (2, 3), eta=later),
-    lambda: add.s(2, 3).apply_async(countdown=86400),
-    lambda: add.s(2, 3).set(eta=later).delay(),
-    lambda: group(add.s(2, 3), add.s(4, 5)).apply_async(countdown=86400),
-    lambda: add.apply_async((2, 3), countdown=0, eta=later),
-    lambda: add.apply_async((2, 3), countdown=200, time_limit=500),
-]
-for way in ways:
-    try:
-        print("sent", way())
-    except ValueError as error:
-        print("refused", error)
-print("sent", add.apply_async((2, 3), countdown=60))
-"""
 ROUTED = """\
 from celery_app import app
 from celery_app.tasks import add
 
 app.conf.task_routes = {"celery_app.tasks.add": {"queue": "aside"}}
 print(add.apply_async((2, 3), countdown=1).id)
-"""
-PATIENT = """\
-from celery_app import app
-
-
-@app.task(bind=True)
-def wait(self, **delay):
-    if not self.request.retries:
-        raise self.retry(**delay)
 """
 SHORT_DELAYS = """\
 from datetime import datetime, timedelta, timezone
@@ -320,18 +285,6 @@ def test_after_commit_nothing_is_raised_and_later_hooks_run(
         assert "Traceback" not in done.stderr
 
 
-def test_redis_refuses_a_delay_that_it_cannot_keep(synced: Bake) -> None:
-    with redis() as server:
-        urls = {"CELERY_BROKER_URL": f"{server.url}/0"}
-        project = synced(result_backend="none")
-        lines = project.run("uv", "run", "python", "-c", LONG_DELAYS, env=urls).stdout.splitlines()
-
-    assert [line.split()[0] for line in lines] == [*["refused"] * 9, "sent"]
-    for line in lines[:-1]:
-        assert "celery_app.tasks.add" in line
-        assert "Keep the date in a database, and let a periodic task send what is due." in line
-
-
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
 def test_a_delay_of_less_than_a_second_is_one(synced: Bake, kind: str) -> None:
     project = synced(broker=kind, result_backend="none")
@@ -349,17 +302,3 @@ def test_a_delayed_task_of_a_routed_queue_waits_for_its_first_worker(
     with broker(kind) as server, Service(project, server.url) as service:
         task = service.python(ROUTED)
         service.worker("--queues", "aside").wait_for(rf"{task}\] succeeded")
-
-
-def test_redis_cuts_the_pause_before_a_retry_to_one_that_it_can_keep(synced: Bake) -> None:
-    limits = {"CELERY_TASK_TIME_LIMIT": "3", "CELERY_VISIBILITY_TIMEOUT": "4"}
-    project = synced(result_backend="none")
-    with broker("redis") as server, Service(project, server.url, env=limits) as service:
-        service.env["PYTHONPATH"] = str(service.directory)
-        (service.directory / "patient.py").write_text(PATIENT)
-        worker = service.worker("--include", "patient")
-        delays = ("countdown=86400", "eta='2100-01-01T00:00:00+00:00'")
-        sent = [f"print(wait.delay({delay}).id)" for delay in delays]
-        for task in service.python("\n".join(["from patient import wait", *sent])).split():
-            worker.wait_for(rf"{task}\] retry: Retry")
-            worker.wait_for(rf"{task}\] succeeded")

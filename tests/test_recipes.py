@@ -3,11 +3,9 @@
 import ast
 import contextlib
 import json
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 import urllib.request
@@ -16,12 +14,10 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-import redis
 
 from tests import servers
 from tests.conftest import Bake, BakedProject, clean_environment, name_of
-from tests.service import DEADLINE, Process, Service, wait_until
-from tests.test_own import interpreters
+from tests.service import Process, Service, wait_until
 from tests.test_quality import check_types
 from tests.test_readme import blocks
 
@@ -59,10 +55,6 @@ for line in sys.stdin:
         exec(json.loads(line), {})
     print(json.dumps(printed.getvalue()), flush=True)
 """
-
-
-# Another one is for Python 3.13 and newer, and has a project of its own.
-WINDOW = "Close the window of Redis"
 
 
 @contextlib.contextmanager
@@ -127,8 +119,6 @@ class Kitchen:
         self.senders: dict[str, str] = {}
         self.commands: list[list[str]] = []
         for title, recipe in recipes_of(project).items():
-            if title == WINDOW:
-                continue
             for block in blocks(recipe, "python"):
                 if file := re.match(r"# (\S+\.py)\n", block):
                     put(project, file[1], block[file.end() :])
@@ -350,51 +340,3 @@ while not pathlib.Path("cancelled.csv.part").exists():
     after = kitchen.task_id("Do it once")
     kitchen.worker.wait_for(rf"{after}\] succeeded")
     assert task not in kitchen.worker.output
-
-
-def hold(worker: Process, server: redis.Redis) -> None:
-    """Stop a worker just while it waits for the server to give it a message."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        os.killpg(worker.process.pid, signal.SIGSTOP)
-        commands = {client["cmd"] for client in server.client_list() if "b" in client["flags"]}
-        if commands & {"brpop", "bzmpop"}:
-            return
-        os.killpg(worker.process.pid, signal.SIGCONT)
-        time.sleep(0.05)
-    pytest.fail("the worker does not wait for messages")
-
-
-def test_the_window_of_redis_is_closed(project: Bake) -> None:
-    made = project(result_backend="none")
-    recipe = recipes_of(made)[WINDOW]
-    version, path = max(interpreters(made).items())
-    if version < (3, 13):
-        pytest.skip("no Python 3.13 here: uv python install enables this test")
-    python = {"UV_PYTHON": path, "UV_PYTHON_DOWNLOADS": "never"}
-    (line,) = blocks(recipe, "toml")
-    text = made.read("pyproject.toml")
-    changed = re.sub(r"requires-python = .*\n", line, text)
-    assert changed != text
-    (made.path / "pyproject.toml").write_text(changed, encoding="utf-8")
-    (command,) = blocks(recipe, "console")
-    made.run(*shlex.split(command), env=python)
-    (block,) = blocks(recipe, "python")
-    file, code = block.removeprefix("# ").split("\n", 1)
-    put(made, file, code)
-    made.run("uv", "run", "ruff", "check", env=python)
-    made.run("uv", "run", "ruff", "format", "--check", env=python)
-
-    env = python | {"CELERY_TASK_TIME_LIMIT": "3", "CELERY_VISIBILITY_TIMEOUT": "5"}
-    with servers.valkey() as url, Service(made, f"{url}/0", env=env) as service:
-        tasks = []
-        with redis.Redis.from_url(url) as server, open_shell(service) as shell:
-            for _ in range(3):
-                worker = service.worker()
-                hold(worker, server)
-                send = "from celery_app.tasks import add\nprint(add.delay(2, 3).id)"
-                tasks += tell(shell, send)
-                worker.kill()
-        worker = service.worker()
-        for task in tasks:
-            worker.wait_for(rf"{task}\] succeeded")

@@ -56,7 +56,9 @@ ADDED: dict[str, dict[str, set[str]]] = {
         },
     },
     "broker": {
-        "redis": {"{package}/runtime/redis.py", "{package}/runtime/redis_transport.py"},
+        "redis": {
+            *(f"{{package}}/runtime/{name}.py" for name in ("delayed", "redis", "redis_transport"))
+        },
         "rabbitmq": {"{package}/runtime/rabbitmq.py"},
     },
     "result_backend": {"redis": set(), "database": set(), "none": set()},

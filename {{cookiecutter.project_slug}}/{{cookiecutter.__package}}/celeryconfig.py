@@ -87,8 +87,8 @@ worker_max_memory_per_child = 400_000
 # --- Delivery: at least once ------------------------------------------------------------------
 
 #% if cookiecutter.broker == "redis"
-# Seconds until the tasks of a killed worker are given to another one. Longer than a task can take
-# and its `countdown` with it, or it would be started a second time beside itself.
+# Seconds until the tasks of a killed worker are given to another one. Longer than a task can take,
+# or it would be started a second time beside itself.
 _visibility_timeout = env.int("CELERY_VISIBILITY_TIMEOUT", 2 * task_time_limit)
 broker_transport_options: dict[str, Any] = {
     "global_keyprefix": "{{ cookiecutter.project_slug }}:",

@@ -113,6 +113,11 @@ class ReliableCelery(Celery):
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""
         raise NotImplementedError
 
+    def delayed_length(self, connection: Connection, name: str) -> int | None:
+        """Return how many messages of a queue wait for their time; None if that is not known."""
+        del connection, name
+        return None
+
     def delay_of(self, options: dict[str, Any]) -> float:
         """Return the seconds until a task that is sent with these ``options`` may start."""
         countdown, eta = options.get("countdown"), options.get("eta")

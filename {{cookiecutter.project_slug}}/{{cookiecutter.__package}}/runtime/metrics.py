@@ -72,24 +72,28 @@ class Queues(Collector):
         """Ask the broker; if it cannot be reached, only say that."""
         up = GaugeMetricFamily("celery_broker_up", "Whether the broker answers.")
         waiting = GaugeMetricFamily("celery_queue_messages", "Waiting messages.", labels=["queue"])
+        later = GaugeMetricFamily("celery_queue_delayed", "Messages not due yet.", labels=["queue"])
         try:
-            for name, messages in self.lengths().items():
+            for name, (messages, delayed) in self.lengths().items():
                 waiting.add_metric([name], messages)
+                if delayed is not None:
+                    later.add_metric([name], delayed)
             up.add_metric([], 1)
         except Exception as error:  # noqa: BLE001  # each transport has its own
             logger.warning("metrics: the broker cannot be reached: %s", error)
             up.add_metric([], 0)
-        yield from (up, waiting)
+        yield from (up, waiting, later)
 
-    def lengths(self) -> dict[str, int]:
-        """Return the number of messages in each queue; one that does not exist yet has none."""
+    def lengths(self) -> dict[str, tuple[int, int | None]]:
+        """Return how many messages wait in each queue, and how many of it are delayed if known."""
         limits = ("socket_timeout", "socket_connect_timeout", "connect_timeout", "read_timeout")
         options = dict.fromkeys(limits, PATIENCE)
         names = [*self.app.amqp.queues.consume_from, self.app.dead_letter_queue.name]
         with self.app.connection_for_read(
             connect_timeout=PATIENCE, transport_options=options
         ) as connection:
-            return {name: self.app.queue_length(connection, name) for name in names}
+            length, delayed = self.app.queue_length, self.app.delayed_length
+            return {name: (length(connection, name), delayed(connection, name)) for name in names}
 
 
 class Metrics(StartStopStep):

@@ -48,3 +48,9 @@ class ReliableCelery(app.ReliableCelery):
         channel: Any = connection.default_channel
         length: int = channel.queue_declare(name).message_count
         return length
+
+    def delayed_length(self, connection: Connection, name: str) -> int:
+        """Return how many messages of a queue wait for their `countdown` or `eta`."""
+        channel: Any = connection.default_channel
+        length: int = channel.delayed_count(name)
+        return length

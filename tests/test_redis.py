@@ -1,0 +1,121 @@
+"""Redis: no message is lost on its way to a worker, and delays wait in the server."""
+
+import os
+import signal
+import time
+
+import pytest
+import redis
+
+from tests import servers
+from tests.conftest import Bake
+from tests.service import DEADLINE, Process, Service, wait_until
+from tests.test_recipes import open_shell, tell
+
+ROUNDS = 4
+SEND = "from celery_app.tasks import add\nprint(add.delay(2, 3).id)"
+# Each for longer than the visibility timeout, or it proves nothing.
+DELAYS = """
+from datetime import datetime, timedelta, timezone
+from celery import group
+from celery_app import app
+from celery_app.tasks import add
+
+later = datetime.now(timezone.utc) + timedelta(seconds=12)
+print(add.apply_async((2, 3), countdown=12).id)
+print(add.apply_async((2, 3), eta=later).id)
+print(app.send_task("celery_app.tasks.add", (2, 3), countdown=12).id)
+for result in group(add.s(2, 3), add.s(4, 5)).apply_async(countdown=12).results:
+    print(result.id)
+"""
+REVOKED = """
+from celery_app.tasks import add
+
+result = add.apply_async((2, 3), countdown=3)
+result.revoke()
+print(result.id)
+"""
+RETRY = """
+from celery_app import app
+
+
+@app.task(bind=True)
+def wait(self):
+    if not self.request.retries:
+        raise self.retry(countdown=12)
+"""
+
+
+def hold(worker: Process, server: redis.Redis) -> None:
+    """Stop a worker just while it waits for the server to give it a message."""
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
+        os.killpg(worker.process.pid, signal.SIGSTOP)
+        commands = {client["cmd"] for client in server.client_list() if "b" in client["flags"]}
+        if commands & {"brpop", "bzmpop"}:
+            return
+        os.killpg(worker.process.pid, signal.SIGCONT)
+        time.sleep(0.05)
+    pytest.fail("the worker does not wait for messages")
+
+
+def test_a_worker_that_is_killed_while_it_waits_loses_nothing(synced: Bake) -> None:
+    project = synced(result_backend="none")
+    env = {"CELERY_TASK_TIME_LIMIT": "3", "CELERY_VISIBILITY_TIMEOUT": "5"}
+    with servers.valkey() as url, Service(project, f"{url}/0", env=env) as service:
+        tasks = []
+        with redis.Redis.from_url(url) as server, open_shell(service) as shell:
+            for _ in range(ROUNDS):
+                worker = service.worker("--without-mingle")
+                hold(worker, server)
+                tasks += [line for _ in range(3) for line in tell(shell, SEND)]
+                worker.kill()
+        service.worker("--without-mingle")
+        assert len(tasks) == 3 * ROUNDS
+
+        def done(task: str) -> bool:
+            return any(f"{task}] succeeded" in each.output for each in service.processes)
+
+        wait_until(lambda: all(map(done, tasks)), "the end of each task")
+
+
+def test_a_delay_longer_than_the_visibility_timeout_runs_once(synced: Bake) -> None:
+    project = synced(result_backend="none")
+    env = {"CELERY_TASK_TIME_LIMIT": "3", "CELERY_VISIBILITY_TIMEOUT": "4"}
+    with servers.valkey() as url, Service(project, f"{url}/0", env=env) as service:
+        service.env["PYTHONPATH"] = str(service.directory)
+        (service.directory / "patient.py").write_text(RETRY)
+        workers = [
+            service.worker("--without-mingle", "--include", "patient", name=name)
+            for name in ("one", "two")
+        ]
+        tasks = service.python(DELAYS).split()
+        tasks.append(service.python("from patient import wait\nprint(wait.delay().id)"))
+        delayed = ("uv", "run", "python", "-m", "celery_app.runtime.delayed")
+        wait_until(
+            lambda: service.run(*delayed).stdout.endswith(f"{len(tasks)} delayed in my_service\n"),
+            "the delayed tasks in the list",
+        )
+
+        def ends(task: str) -> int:
+            return sum(each.output.count(f"{task}] succeeded") for each in workers)
+
+        wait_until(lambda: all(ends(task) for task in tasks), "the end of each task")
+        assert [ends(task) for task in tasks] == [1] * len(tasks)
+        received = "".join(each.output for each in workers)
+        # The retry comes twice, each of the others once: none was taken before its time.
+        assert [received.count(f"{task}] received") for task in tasks] == [*[1] * 5, 2]
+
+
+def test_purge_and_revoke_reach_delayed_tasks(synced: Bake) -> None:
+    project = synced(result_backend="none")
+    with servers.valkey() as url, Service(project, f"{url}/0") as service:
+        service.python(DELAYS)
+        said = service.run("uv", "run", "celery", "-A", "celery_app", "purge", "--force").stdout
+        assert "Purged 5 messages" in said
+        worker = service.worker()
+        code = (
+            "from celery_app.tasks import add; r = add.apply_async((2, 3), countdown=3); r.revoke()"
+        )
+        task = service.python(f"{code}; print(r.id)")
+        worker.wait_for(rf"Discarding revoked task: celery_app.tasks.add\[{task}\]")
