@@ -24,11 +24,11 @@ from cookiecutter.exceptions import FailedHookException
 from jinja2 import Environment
 from jinja2.ext import Extension
 
-# A slug stands in import lines and task names; longer ones would break the line length of 100.
+# The slug is part of import lines and task names: a longer one would break the line length of 100.
 MAX_SLUG = 32
 MAX_LINE = 200
 
-# Names that generated code imports: a package of the same name would hide them.
+# Modules that generated code imports: a package of the same name would shadow them.
 RESERVED = frozenset(
     """
     amqp app asgiref billiard broker celery celery_app click config conftest dateutil deploy dev
@@ -50,27 +50,27 @@ def refuse(question: str, answer: str, why: str) -> NoReturn:
 def checked_line(answer: str, question: str) -> str:
     """Return ``answer`` if it is one printable line of at most 200 characters; else refuse it."""
     if any(unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} for char in answer):
-        refuse(question, answer, "holds a control character; write it as one line of plain text")
+        refuse(question, answer, "contains a control character; write one line of plain text")
     if len(answer) > MAX_LINE:
-        refuse(question, answer, f"… has {len(answer)} characters; the most is {MAX_LINE}")
+        refuse(question, answer, f"… has {len(answer)} characters; the maximum is {MAX_LINE}")
     if question == "project_name" and not answer.strip():
         refuse(question, answer, "is empty; give the service a name")
     return answer
 
 
 def checked_slug(answer: str) -> str:
-    """Return ``answer`` if a Python package can have that name and hides no other; else refuse."""
+    """Return ``answer`` if it is a valid package name that shadows no module; else refuse it."""
     question = "project_slug"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", answer):
-        why = "is no package name; use lower case letters, digits and _, a letter first"
+        why = "is not a valid package name; use lowercase letters, digits and _, a letter first"
         refuse(question, answer, why)
     if len(answer) > MAX_SLUG:
-        refuse(question, answer, f"has {len(answer)} characters; the most is {MAX_SLUG}")
-    # "type" is such a word from Python 3.12 on, whatever Python runs cookiecutter.
+        refuse(question, answer, f"has {len(answer)} characters; the maximum is {MAX_SLUG}")
+    # "type" is a keyword only from Python 3.12 on; cookiecutter may run on an older one.
     if keyword.iskeyword(answer) or keyword.issoftkeyword(answer) or answer == "type":
-        refuse(question, answer, f"is a word of Python itself; try {answer}_service")
+        refuse(question, answer, f"is a Python keyword; try {answer}_service")
     if answer in sys.stdlib_module_names or answer in RESERVED:
-        refuse(question, answer, f"would hide the module of that name; try {answer}_service")
+        refuse(question, answer, f"would shadow the module of that name; try {answer}_service")
     return answer
 
 
@@ -78,7 +78,7 @@ def checked_email(answer: str) -> str:
     """Return ``answer`` if it is empty or looks like an email address; else refuse it."""
     checked_line(answer, "author_email")
     if answer and not re.fullmatch(r"[^@\s<>,;\"\\]+@[^@\s<>,;\"\\]+", answer):
-        refuse("author_email", answer, "is no address; write name@example.org, or nothing")
+        refuse("author_email", answer, "is not a valid email address, such as me@example.org")
     return answer
 
 
@@ -94,8 +94,8 @@ def checked_timezone(answer: str) -> str:
         cities = [folded for folded in by_folded if wanted and folded.endswith(f"/{wanted}")]
         same = [wanted] if wanted in by_folded else []
         found = [by_folded[folded] for folded in dict.fromkeys([*same, *cities, *near])][:3]
-        hint = f"did you mean {' or '.join(found)}?" if found else "write a name as Europe/Berlin"
-        refuse("timezone", answer, f"is no IANA time zone; {hint}")
+        hint = f"; did you mean {' or '.join(found)}?" if found else ", such as Europe/Berlin"
+        refuse("timezone", answer, f"is not an IANA time zone{hint}")
     return answer
 
 

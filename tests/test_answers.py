@@ -30,11 +30,11 @@ settings.load_profile("template")
 
 REFUSED = [
     *[
-        ("project_slug", slug, "is a word of Python itself")
+        ("project_slug", slug, "is a Python keyword")
         for slug in ["class", "import", "async", "match", "type", "case"]
     ],
     *[
-        ("project_slug", slug, "would hide the module of that name")
+        ("project_slug", slug, "would shadow the module of that name")
         for slug in [
             *("test", "tests", "site", "json", "logging", "calendar", "queue", "email"),
             *("celery", "django", "kombu", "redis", "amqp", "billiard", "vine", "sqlalchemy"),
@@ -43,25 +43,25 @@ REFUSED = [
         ]
     ],
     *[
-        ("project_slug", slug, "is no package name")
+        ("project_slug", slug, "is not a valid package name")
         for slug in [
             *("../x", "/x", "x/y", r"x\y", ".", "..", "", " ", "x y", "x-y", "x.y", "~", "-x", "_"),
             *("3d_jobs", "_x", "X", "MyService", "😀", "ünder", "日本", "x\n", "x\x00"),
             *("a'b", 'a"b', "con:", "x*", "$HOME", "`id`", "{x}"),
         ]
     ],
-    ("project_slug", "a" * 33, "has 33 characters; the most is 32"),
-    ("project_slug", "a" * 5000, "has 5000 characters; the most is 32"),
+    ("project_slug", "a" * 33, "has 33 characters; the maximum is 32"),
+    ("project_slug", "a" * 5000, "has 5000 characters; the maximum is 32"),
     ("timezone", "Europe/Berlim", "did you mean Europe/Berlin"),
     ("timezone", "europe/berlin", "did you mean Europe/Berlin"),
     ("timezone", "Berlin", "did you mean Europe/Berlin"),
     ("timezone", "New York", "did you mean America/New_York"),
     ("timezone", "utc", "did you mean UTC"),
     ("timezone", "UTC ", "did you mean UTC"),
-    ("timezone", "", "is no IANA time zone"),
-    ("timezone", "localtime", "is no IANA time zone"),
-    ("timezone", "../../etc/passwd", "is no IANA time zone"),
-    ("timezone", "\x00\x1b[2J", "is no IANA time zone"),
+    ("timezone", "", "is not an IANA time zone"),
+    ("timezone", "localtime", "is not an IANA time zone"),
+    ("timezone", "../../etc/passwd", "is not an IANA time zone"),
+    ("timezone", "\x00\x1b[2J", "is not an IANA time zone"),
     *[
         (question, answer, "control character")
         for question in ["project_name", "description", "author_name", "author_email"]
@@ -71,11 +71,11 @@ REFUSED = [
     ("description", "next\x85line", "control character"),
     ("project_name", "   ", "is empty"),
     *[
-        (question, "x" * 201, "has 201 characters; the most is 200")
+        (question, "x" * 201, "has 201 characters; the maximum is 200")
         for question in ["project_name", "description", "author_name", "author_email"]
     ],
     *[
-        ("author_email", answer, "is no address")
+        ("author_email", answer, "is not a valid email address")
         for answer in ["nobody", "a@", "@b", "a b@c", 'a"@b', "a@b>", "a@b, c@d", "a\\@b"]
     ],
 ]
@@ -343,5 +343,5 @@ def test_no_slug_hides_a_module_that_generated_code_imports(bake: Bake) -> None:
                     elif isinstance(node, ast.ImportFrom) and not node.level:
                         imported.add(str(node.module))
     for name in {module.partition(".")[0] for module in imported} - {"my_service"}:
-        with pytest.raises(FailedHookException, match=f'"{name}" would hide'):
+        with pytest.raises(FailedHookException, match=f'"{name}" would shadow'):
             template_extension.checked_slug(name)

@@ -78,7 +78,7 @@ def test_the_demo_of_django_on_rabbitmq_shows_results(temporary: Path) -> None:
     [
         ("broker=kafka", "demo: broker: 'kafka' is none of redis, rabbitmq"),
         ("brocker=redis", "demo: 'brocker=redis' is no answer; give name=value, name: "),
-        ("project_slug=celery", 'demo: project_slug: "celery" would hide the module'),
+        ("project_slug=celery", 'demo: project_slug: "celery" would shadow the module'),
     ],
 )
 def test_the_demo_refuses_a_wrong_answer_in_one_line(

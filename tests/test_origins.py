@@ -95,15 +95,15 @@ def test_a_person_answers_the_questions(person: Person, tmp_path: Path) -> None:
     person.answers("Name of its directory", "")
     person.answers("What it does", "")
     person.answers("Your name", "Zoë O'Neil")
-    person.answers("An address", "")
+    person.answers("Email address", "")
     person.answers("What kind of project", "7")  # there is no such choice: asked again
     person.answers("What kind of project", "2")
     person.answers("Which broker", "2")
-    person.answers("Where results", "1")
+    person.answers("Where to store", "1")
     person.answers("Time zone", "Europe/Berlin")
     person.answers("License", "3")
-    person.answers("Where its tests run", "2")
-    person.answers("How it is put", "1")
+    person.answers("Where to run the tests", "2")
+    person.answers("How to deploy", "1")
     last = person.reads_on()
 
     assert person.terminal.exitstatus == 0
@@ -120,10 +120,10 @@ def test_a_person_answers_the_questions(person: Person, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "slug", "reason"),
     [
-        ("Night Shop", "night-shop", 'project_slug: "night-shop" is no package name'),
-        ("Night Shop", "../shop", 'project_slug: "../shop" is no package name'),
-        ("Celery", "", 'project_slug: "celery" would hide the module of that name'),
-        ("日本", "import", 'project_slug: "import" is a word of Python itself'),
+        ("Night Shop", "night-shop", 'project_slug: "night-shop" is not a valid package name'),
+        ("Night Shop", "../shop", 'project_slug: "../shop" is not a valid package name'),
+        ("Celery", "", 'project_slug: "celery" would shadow the module of that name'),
+        ("日本", "import", 'project_slug: "import" is a Python keyword'),
     ],
 )
 def test_a_bad_slug_is_refused_right_at_its_question(
@@ -141,9 +141,9 @@ def test_a_bad_slug_is_refused_right_at_its_question(
 
 def test_a_near_miss_of_a_time_zone_is_refused_with_a_hint(person: Person) -> None:
     person.answers("Name of the service", "Night Shop")
-    for question in ("Name of its directory", "What it does", "Your name", "An address"):
+    for question in ("Name of its directory", "What it does", "Your name", "Email address"):
         person.answers(question, "")
-    for question in ("What kind of project", "Which broker", "Where results"):
+    for question in ("What kind of project", "Which broker", "Where to store"):
         person.answers(question, "1")
     person.answers("Time zone", "Europe/Berln")
     last = person.reads_on().strip().splitlines()[-1]
