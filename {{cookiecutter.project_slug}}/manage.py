@@ -1,4 +1,4 @@
-"""Django's commands: `python manage.py help` lists them."""
+"""Django's commands; `python manage.py help` lists them."""
 
 import os
 import sys

@@ -1,1 +1,1 @@
-"""Jobs: what the service does in the background, and its addresses on the web."""
+"""Jobs: the background tasks of the service, and their pages on the web."""

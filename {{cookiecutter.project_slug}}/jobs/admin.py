@@ -1,13 +1,8 @@
-#% set rows = cookiecutter.result_backend == "database"
-#% if rows
-"""Jobs and results in the admin: there to be searched and cleared away, not to be changed."""
-#% else
-"""Jobs in the admin: there to be searched and cleared away, not to be changed."""
-#% endif
+"""The admin: its rows can be searched and deleted, but not added or changed."""
 
 from django.contrib import admin
 from django.http import HttpRequest
-#% if rows
+#% if cookiecutter.result_backend == "database"
 from django_celery_results import admin as results
 from django_celery_results.models import GroupResult, TaskResult
 #% endif
@@ -16,29 +11,29 @@ from .models import Job
 
 
 class ReadOnly:
-    """What makes an admin show its rows, and neither add nor change any."""
+    """A mixin for admins that neither add nor change rows."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
-        """Return that nobody may."""
+        """Return False: nobody may."""
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:  # noqa: ARG002
-        """Return that nobody may."""
+        """Return False: nobody may."""
         return False
 
 
 @admin.register(Job)
 class JobAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
-    """The jobs that were asked for."""
+    """The jobs that were started."""
 
     list_display = ("id", "task", "args", "created", "sent")
     list_filter = ("sent", "task")
     search_fields = ("id", "task")
     ordering = ("-created",)
-#% if rows
+#% if cookiecutter.result_backend == "database"
 
 
-# The package lets anyone edit the results of groups, and add empty results of tasks.
+# The package's own admins let users edit results of groups and add empty results of tasks.
 admin.site.unregister([TaskResult, GroupResult])
 
 

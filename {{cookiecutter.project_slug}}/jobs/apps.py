@@ -1,9 +1,9 @@
-"""The app's place in the project."""
+"""The configuration of the app."""
 
 from django.apps import AppConfig
 
 
 class JobsConfig(AppConfig):
-    """The app that holds the tasks."""
+    """The app with the tasks."""
 
     name = "jobs"

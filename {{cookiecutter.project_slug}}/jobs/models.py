@@ -1,4 +1,4 @@
-"""What the service remembers of its jobs."""
+"""The jobs that were started."""
 
 import uuid
 
@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Job(models.Model):
-    """A task that somebody asked for; its row's id is the task's id."""
+    """A task that a user started; the id of the row is the id of the task."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     task = models.CharField(max_length=200)
@@ -15,7 +15,7 @@ class Job(models.Model):
     sent = models.BooleanField(default=False, help_text="The broker has taken it.")
 
     def __str__(self) -> str:
-        """Return what it is and which."""
+        """Return the task and the id."""
         return f"{self.task} {self.id}"
 
     @property

@@ -1,4 +1,4 @@
-"""The addresses of jobs."""
+"""The URLs of jobs, for programs."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""Tasks for the fault tests: they note their starts and ends in a file, outside the broker."""
+"""Tasks for the fault tests. They note their starts and ends in a file, outside the broker."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from celery import shared_task
 
 
 def note(log: str, *words: str) -> int:
-    """Append a line to ``log``; return how often it stands there now."""
+    """Append a line to ``log``; return how often the file has it."""
     line = " ".join(words)
     with Path(log).open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
@@ -18,7 +18,7 @@ def note(log: str, *words: str) -> int:
 
 @shared_task
 def work(log: str, name: str, seconds: float) -> None:
-    """Take so many seconds."""
+    """Take some seconds."""
     note(log, "start", name)
     time.sleep(seconds)
     note(log, "end", name)
@@ -26,7 +26,7 @@ def work(log: str, name: str, seconds: float) -> None:
 
 @shared_task
 def die_once(log: str, name: str) -> None:
-    """Kill the process that runs it, the first time."""
+    """Kill the process that runs the task, the first time."""
     if note(log, "start", name) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     note(log, "end", name)
@@ -34,17 +34,17 @@ def die_once(log: str, name: str) -> None:
 
 @shared_task
 def devour(log: str, name: str) -> None:
-    """Ask for more memory than there is."""
+    """Run out of memory."""
     note(log, "start", name)
     raise MemoryError("too much")
 
 
 @shared_task
 def poison(log: str, name: str, cure: str) -> None:
-    """Kill the whole worker, as a host that is out of memory does, until the ``cure`` exists."""
+    """Kill the whole worker, as a host without memory does, until the file ``cure`` exists."""
     note(log, "start", name)
     if not Path(cure).exists():
-        # The time that it takes to eat the memory.
+        # A real task would take a while to fill the memory.
         time.sleep(0.5)
         os.killpg(os.getpgrp(), signal.SIGKILL)
     note(log, "end", name)

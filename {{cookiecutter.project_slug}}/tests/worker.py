@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-# Seconds that a test waits for a process at most; a busy machine is slow.
+# The longest that a test waits for a process, in seconds; a busy machine is slow.
 PATIENCE = 120
 
 
@@ -24,20 +24,19 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 
 
 class Process:
-    """A command of this project in a process group of its own, its output in a file.
+    """A Python command of this project, in a process group of its own, with its output in a file.
 
-    ``arguments`` are those of Python, ``environment`` is added to that of the tests. Leaving its
-    context ends the group.
+    Entering its context starts the process; leaving it ends the whole group.
     """
 
     def __init__(self, log: Path, *arguments: str, **environment: str) -> None:
-        """Prepare to run ``python *arguments``, writing to ``log``."""
+        """Prepare to run ``python *arguments``, in the environment of the tests and more."""
         self.log = log
         self.arguments = arguments
         self.environment = os.environ | {"PYTHONUNBUFFERED": "1"} | environment
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start the process."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *self.arguments],
@@ -50,18 +49,18 @@ class Process:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """End it, and whatever it has started; how it ends is not what is tested."""
+        """End the process and all that it has started; how it ends is not tested."""
         self.process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
         self.kill()
 
     def output(self) -> str:
-        """Return what it has printed."""
+        """Return what the process has printed."""
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def wait_for(self, *texts: str) -> None:
-        """Wait until it has printed each of ``texts``."""
+        """Wait until the process has printed each of ``texts``; fail if it ends before that."""
 
         def printed() -> bool:
             output = self.output()
@@ -74,12 +73,12 @@ class Process:
         wait_until(printed, f"{texts} in {self.log}")
 
     def stop(self) -> int:
-        """Ask it to end, as an orchestrator does; return its exit status."""
+        """Send SIGTERM, as an orchestrator does; return the exit status."""
         self.process.terminate()
         return self.process.wait(PATIENCE)
 
     def kill(self) -> None:
-        """Kill the whole group, as a host that dies does."""
+        """Kill the whole group, as if its host died."""
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -93,7 +92,7 @@ class Worker(Process):
     def __init__(self, log: Path, *options: str, **environment: str) -> None:
         """Prepare to run a worker with more ``options`` of Celery's command."""
         #= celery = ("-m", "celery", "-A", "{{ cookiecutter.__package }}", "worker")
-        # Two workers on one machine need two names.
+        # Two workers on one machine need different names.
         name = ("--hostname", f"{log.stem}@localhost")
         always = ("--loglevel", "INFO", "--concurrency", "2", "--without-mingle")
         super().__init__(log, *celery, *name, *always, *options, **environment)

@@ -1,19 +1,19 @@
-// Starts jobs and keeps their table up to date, without a reload of the page.
+// Starts jobs and keeps their table up to date, without reloading the page.
 
 const form = document.querySelector("form");
 const news = document.querySelector("#news");
-let latest = 0; // requests are numbered: an answer that was overtaken is of no use
+let latest = 0; // the number of the last request: answers to earlier ones are ignored
 let failures = 0;
 let timer;
 
 const inWords = (row) =>
   `${row.querySelector("code").textContent}: ${row.querySelector(".state").textContent}`;
 
-// Put what a part of a fresh page contains into the page that is shown.
+// Copy the contents of an element from a fresh page.
 const replace = (page, id) =>
   document.getElementById(id).replaceChildren(...page.getElementById(id).childNodes);
 
-// Show how the jobs go, and say in words which states have changed.
+// Show a fresh table, and announce the states that have changed.
 function show(page) {
   const changes = [];
   for (const row of page.querySelectorAll("#jobs tr[id]")) {
@@ -42,12 +42,12 @@ async function load(options) {
   } catch (error) {
     if (number !== latest) return;
     failures += 1;
-    news.textContent = `No answer from the server (${error.message}); it is asked again.`;
+    news.textContent = `No answer from the server (${error.message}); trying again.`;
   }
   wait();
 }
 
-// Once a second, and less often the longer the server is away; never while nobody looks.
+// Ask once a second, less often while the server is down, and never while the page is hidden.
 function wait() {
   if (document.hidden || !(failures || document.querySelector("#jobs .open"))) return;
   timer = setTimeout(load, Math.min(1000 * 2 ** failures, 30_000));
@@ -62,5 +62,5 @@ document.addEventListener("visibilitychange", () => {
   if (document.hidden) clearTimeout(timer);
   else load();
 });
-news.textContent = ""; // it says what to do without this script
+news.textContent = ""; // a hint for browsers without JavaScript
 wait();

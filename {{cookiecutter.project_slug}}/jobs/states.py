@@ -1,0 +1,1 @@
+#% include "jobs/states/" ~ cookiecutter.result_backend ~ ".py"

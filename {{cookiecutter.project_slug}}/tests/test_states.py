@@ -1,0 +1,1 @@
+#% include "tests/test_states/" ~ ("none" if cookiecutter.result_backend == "none" else "kept") ~ ".py"
