@@ -1,4 +1,4 @@
-"""Where each address leads."""
+"""The addresses of the project."""
 
 from django.contrib import admin
 from django.http import HttpResponse
@@ -8,8 +8,8 @@ from jobs import page
 
 urlpatterns = [
     path("", page.index, name="index"),
-    # The health probe: the web server answers; what is behind it has probes of its own.
-    path("health/", lambda _request: HttpResponse("well\n", content_type="text/plain")),
+    # The health probe tells that the web server answers; the other processes have their own.
+    path("health/", lambda _request: HttpResponse("ok\n", content_type="text/plain")),
     path("admin/", admin.site.urls),
     path("jobs/", include("jobs.urls")),
 ]

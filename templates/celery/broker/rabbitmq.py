@@ -1,0 +1,16 @@
+# A worker whose connection broke can return to its control queue before the broker notices.
+control_queue_exclusive = False
+control_queue_durable = True
+# Seconds; a dead connection is noticed within two of them.
+broker_heartbeat = 20
+# Certificates are verified wherever TLS is used; without this, Celery checks none of a broker.
+_ca_certs = env.str("CELERY_CA_CERTS", None)
+broker_use_ssl = (
+    {
+        "cert_reqs": ssl.CERT_REQUIRED,
+        "ca_certs": _ca_certs,
+        "server_hostname": urlsplit(broker_url).hostname,
+    }
+    if broker_url.startswith("amqps:")
+    else None
+)

@@ -1,0 +1,13 @@
+# Replicated queues, which outlive the loss of a node; they need a topic exchange for `countdown`.
+task_default_queue_type = "quorum"
+task_default_exchange_type = "topic"
+task_create_missing_queue_type = "quorum"
+task_create_missing_queue_exchange_type = "topic"
+broker_transport_options: dict[str, Any] = {
+    # The broker confirms each message; without it, nobody would notice one that a crash loses.
+    "confirm_publish": True,
+    # A server that is gone or silent is noticed: seconds.
+    "connect_timeout": 4,
+    "read_timeout": 10,
+    "write_timeout": 10,
+}
