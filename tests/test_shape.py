@@ -24,9 +24,9 @@ COMMON = {
     *("tests/__init__.py", "tests/conftest.py", "tests/worker.py"),
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
     *("tests/fault_tasks.py", "tests/test_faults.py"),
-    *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "dead_letters", "health")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "checks", "health")),
     *(f"{{package}}/runtime/{name}.py" for name in ("heartbeat", "logs", "metrics", "poison")),
-    "{package}/runtime/worker.py",
+    *("{package}/runtime/dead_letters.py", "{package}/runtime/worker.py"),
 }
 CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml"}
 MANIFESTS = {

@@ -83,8 +83,9 @@ def test_a_delayed_task_that_no_worker_expects_is_done_when_one_starts(
 def test_a_killed_worker_loses_no_task(worker_environment: dict[str, str], tmp_path: Path) -> None:
     """What it was working on is done by the next one."""
     #% if cookiecutter.broker == "redis"
-    # The broker gives it to another worker after this many seconds.
-    worker_environment = worker_environment | {"CELERY_VISIBILITY_TIMEOUT": "5"}
+    # The broker gives it to another worker after these seconds, in which it must be done.
+    limits = {"CELERY_TASK_TIME_LIMIT": "4", "CELERY_VISIBILITY_TIMEOUT": "5"}
+    worker_environment = worker_environment | limits
     #% endif
     options = ("--queues", "tests")
     with Worker(tmp_path / "killed.log", *options, **worker_environment) as killed:

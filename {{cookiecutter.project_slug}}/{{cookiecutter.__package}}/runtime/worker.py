@@ -101,4 +101,6 @@ def limit_shutdown(how: str, **_: Any) -> None:
     """
     if how == "Warm" and hasattr(signal, "SIGQUIT"):  # Windows has none
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
-        signal.setitimer(signal.ITIMER_REAL, current_app.conf["shutdown_grace_period"])
+        # Zero would switch the timer off.
+        grace: float = current_app.conf["shutdown_grace_period"] or 0.001
+        signal.setitimer(signal.ITIMER_REAL, grace)
