@@ -3,6 +3,7 @@
 `redis.py` and `rabbitmq.py` each have the class for their broker, which an app is made of.
 """
 
+import time
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar
@@ -88,6 +89,8 @@ class ReliableCelery(Celery):
         reached.
         """
         options = self.send_options(name, args, kwargs, options)
+        # A retry is sent at another time than what it repeats.
+        options["headers"] = {**(options.get("headers") or {}), "sent_at": time.time()}
         try:
             return super().send_task(name, args, kwargs, **options)
         except errors_of(self.backend) as error:

@@ -15,6 +15,8 @@ from celery.utils.dispatch import Signal
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
+# Sent when a run of a task starts: `sender` is its request.
+run_started = Signal(name="run_started")
 # Sent when a run of a task has ended: `sender` is its request, `error` what it raised or None,
 # `seconds` how long it took.
 run_ended = Signal(name="run_ended", providing_args=["error", "seconds"])
@@ -49,6 +51,11 @@ class ReliableRequest(Request):
         """Take a message with the arguments of `celery.worker.request.Request`."""
         super().__init__(*args, **options)
         requests[self.id] = self
+
+    def on_accepted(self, pid: Any, time_accepted: float) -> None:
+        """Take note that the task starts, and announce it."""
+        super().on_accepted(pid, time_accepted)
+        run_started.send(sender=self)
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
         """Handle the failure of the task; a `MemoryError` becomes an ordinary one."""
