@@ -75,6 +75,22 @@ from measured import *
 for task in (succeed, fail, again, hang, die):
     task.delay()
 """
+# Sent long ago, and due since.
+SEND_LATE = """
+import time
+from datetime import UTC, datetime
+
+from celery import signals
+
+@signals.before_task_publish.connect
+def send_late(headers, **_):
+    assert time.time() - headers["sent_at"] < 60
+    due = datetime.fromtimestamp(time.time() - 500, UTC)
+    headers |= {"sent_at": time.time() - 1000.0, "eta": due.isoformat()}
+
+from measured import succeed
+succeed.delay()
+"""
 # Two that run, three that wait, and a dead letter.
 FILL = """
 from measured import *
@@ -142,6 +158,13 @@ def test_a_worker_tells_what_became_of_its_tasks_and_what_waits(
             labels = f'{{task="measured.{task}"}}'
             assert samples[f"celery_task_seconds_count{labels}"] == runs
             assert least <= samples[f"celery_task_seconds_sum{labels}"] < least + 60
+        # The retry is a task of its own, and waits from when it is due.
+        waited = 'celery_queue_seconds_{}{{queue="my_service"}}'.format
+        assert samples[waited("count")] == 6
+        assert 0 < samples[waited("sum")] < 60
+        service.run(binaries / "python", "-c", SEND_LATE)
+        more = wait_for(port, lambda samples: samples[waited("count")] == 7)
+        assert 500 <= more[waited("sum")] - samples[waited("sum")] < 560
         assert samples["celery_tasks_running"] == 0
         assert samples["celery_broker_up"] == 1
         assert samples["process_resident_memory_bytes"] > 1e6

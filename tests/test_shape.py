@@ -25,9 +25,9 @@ COMMON = {
     *("tests/__init__.py", "tests/conftest.py", "tests/lab.py", "tests/worker.py"),
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
     *("tests/fault_tasks.py", "tests/test_faults.py"),
-    *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "dead_letters", "health")),
-    *(f"{{package}}/runtime/{name}.py" for name in ("heartbeat", "letters", "logs", "metrics")),
-    *(f"{{package}}/runtime/{name}.py" for name in ("poison", "worker")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "checks", "dead_letters")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("health", "heartbeat", "letters", "logs")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison", "worker")),
 }
 CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml", "tests/test_containers.py"}
 MANIFESTS = {

@@ -14,6 +14,9 @@ say in the configuration or in a subclass of your own. They know nothing of your
 `worker`
     What the worker's main process does with a task. A task that runs out of memory fails alone,
     each result is stored, and a warm shutdown ends after `shutdown_grace_period`.
+`checks`
+    A worker or beat with a setting that nobody reads, or that cannot work, does not start. Names
+    that a plug-in reads are listed in the setting `known_settings`.
 `heartbeat`, `health`
     Files that a worker and beat keep fresh, and the probe that reads them.
 `poison`, `dead_letters`

@@ -3,6 +3,8 @@
 `redis.py` and `rabbitmq.py` each have the class for their broker, which an app is made of.
 """
 
+import time
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -12,6 +14,7 @@ from celery.utils.time import maybe_make_aware
 from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
+from . import checks
 from .heartbeat import BeatScheduler, Heartbeat
 from .worker import ReliableConsumer, ReliableRequest
 
@@ -42,6 +45,8 @@ class ReliableCelery(Celery):
 
     task_cls = ReliableTask  # type: ignore[assignment]
     consumer_cls: ClassVar[type[ReliableConsumer]] = ReliableConsumer
+    # What the URL of the broker begins with.
+    schemes: ClassVar[tuple[str, ...]] = ()
     # The arguments of the queues that the runtime declares for itself.
     queue_arguments: ClassVar[dict[str, Any]] = {}
 
@@ -49,19 +54,26 @@ class ReliableCelery(Celery):
         """Create an app with the arguments of `celery.Celery`; the first is the service's name."""
         super().__init__(*args, **options)
         self.on_after_configure.connect(self._set_defaults)
+        self.Worker = self.subclass_with_self(checks.Worker)  # type: ignore[misc]
+        self.Beat = self.subclass_with_self(checks.Beat)  # type: ignore[misc]
         self.steps["consumer"].add(Heartbeat)
 
     def _set_defaults(self, source: Any, **_: Any) -> None:
         defaults = {
             "beat_scheduler": path_of(BeatScheduler),
             "worker_consumer": path_of(self.consumer_cls),
-            # Settings of our own.
+            # Settings of our own. In the first, the owner lists names that a plug-in reads.
+            "known_settings": (),
             "metrics_port": None,
             "redelivery_limit": 3,
             "shutdown_grace_period": 25,
         }
         # Before Celery's defaults and after the configuration; `add_defaults` would override it.
         source.maps.insert(-1, defaults)
+
+    def wrong_settings(self) -> Iterable[tuple[str, str]]:
+        """Return the names of settings that are wrong on this broker alone, each with the error."""
+        return ()
 
     @property
     def dead_letter_queue(self) -> Queue:
@@ -77,6 +89,8 @@ class ReliableCelery(Celery):
         reached.
         """
         options = self.send_options(name, args, kwargs, options)
+        # A retry is sent at another time than what it repeats.
+        options["headers"] = {**(options.get("headers") or {}), "sent_at": time.time()}
         try:
             return super().send_task(name, args, kwargs, **options)
         except errors_of(self.backend) as error:

@@ -4,6 +4,7 @@ The main process counts how the runs of its tasks end, without task events. It a
 many messages wait whenever Prometheus asks.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from .app import ReliableCelery
-from .worker import message_buried, run_ended
+from .worker import message_buried, run_ended, run_started
 
 PATIENCE = 2  # seconds to wait for the broker; Prometheus waits for 10
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
@@ -24,6 +25,12 @@ BUCKETS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 TASKS = Counter("celery_tasks", "Runs of tasks, by how they ended.", ["task", "state"])
 SECONDS = Histogram("celery_task_seconds", "How long they took.", ["task"], buckets=BUCKETS)
 BURIED = Counter("celery_dead_letters", "Messages put aside, by the cause.", ["cause"])
+WAITED = Histogram(
+    "celery_queue_seconds",
+    "How long tasks waited, from when they were sent or due until they started.",
+    ["queue"],
+    buckets=[10 * seconds for seconds in BUCKETS],
+)
 RUNNING = Gauge("celery_tasks_running", "Tasks that run at this moment.")
 RUNNING.set_function(lambda: len(state.active_requests))
 # Exceptions that end a run without being a failure.
@@ -108,6 +115,8 @@ class Metrics(StartStopStep):
     def start(self, worker: Any) -> None:
         """Start with the worker, which goes on without metrics if the port is taken."""
         port = worker.app.conf["metrics_port"]
+        self.worker, self.app = worker, worker.app
+        run_started.connect(self.observe)
         run_ended.connect(count)
         message_buried.connect(count_buried)
         REGISTRY.register(Queues(worker.app))
@@ -117,3 +126,19 @@ class Metrics(StartStopStep):
             logger.error(  # noqa: TRY400  # one line says it all
                 "metrics: port %s cannot be used: %s", port, error
             )
+
+    def observe(self, sender: Any, **_: Any) -> None:
+        """Take the time that the task of the request ``sender`` has waited.
+
+        A retry is a task of its own, due after its delay. A message that is delivered again is left
+        out: it has run before.
+        """
+        sent_at = sender.request_dict.get("sent_at")
+        if not isinstance(sent_at, float) or sender.delivery_info["redelivered"]:
+            return
+        due = max(sent_at, sender.eta.timestamp() if sender.eta else 0)
+        with contextlib.suppress(StopIteration):  # the consumer has changed since
+            queue = self.app.origin(sender.message, self.worker.consumer)["routing_key"]
+            # On Redis, a message has no more than its routing key.
+            name = queue if queue in self.app.amqp.queues.consume_from else "other"
+            WAITED.labels(name).observe(max(sender.time_start - due, 0))

@@ -26,6 +26,7 @@ class ReliableCelery(app.ReliableCelery):
     tried again stays in its queue.
     """
 
+    schemes = ("amqp", "amqps", "pyamqp")
     queue_arguments = {"x-queue-type": QUORUM}  # noqa: RUF012  # declared in the base class
 
     def __init__(self, *args: Any, **options: Any) -> None:

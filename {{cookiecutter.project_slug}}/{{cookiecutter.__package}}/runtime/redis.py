@@ -1,10 +1,12 @@
 """The app for Redis as the broker."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from kombu import Connection
 
 from . import app, redis_transport
+from .checks import split_urls
 from .worker import ReliableConsumer
 
 redis_transport.install()
@@ -28,6 +30,20 @@ class ReliableCelery(app.ReliableCelery):
     """A Celery app on Redis: it loses no message, and delays wait in the server."""
 
     consumer_cls = RedisConsumer
+    schemes = ("redis", "rediss", "redis+socket", "sentinel")
+
+    def wrong_settings(self) -> Iterator[tuple[str, str]]:
+        """Yield the names of settings that are wrong on Redis alone, each with the error."""
+        options, limit = self.conf.broker_transport_options, self.conf.task_time_limit or 0
+        timeout = options.get("visibility_timeout", 3600)  # as in kombu
+        if not isinstance(timeout, int | float) or timeout <= limit:
+            error = f"has a visibility_timeout of {timeout!r}; it must be more than task_time_limit"
+            yield "broker_transport_options", f"{error}, {limit}, or tasks run twice side by side"
+        url = split_urls(self.conf.broker_url)[0]
+        if url.scheme in {"redis", "rediss"} and not (url.path[1:] or "0").isdecimal():
+            yield "broker_url", "must end with the number of a database, as in localhost:6379/0"
+        if url.scheme == "sentinel" and "master_name" not in options:
+            yield "broker_transport_options", "has no master_name, which Sentinel needs"
 
     def origin(self, message: Any, consumer: Any) -> dict[str, str]:
         """Return the exchange and routing key that lead to the queue a message was read from."""

@@ -16,6 +16,8 @@ from celery.utils.dispatch import Signal
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
+# Sent when a run of a task starts: `sender` is its request.
+run_started = Signal(name="run_started")
 # Sent when a run of a task has ended: `sender` is its request, `error` what it raised or None,
 # `seconds` how long it took.
 run_ended = Signal(name="run_ended", providing_args=["error", "seconds"])
@@ -60,6 +62,11 @@ class ReliableRequest(Request):
         if self.eta:
             self.eta.timestamp()  # raises where the timer would fail
         requests[self.id] = self
+
+    def on_accepted(self, pid: Any, time_accepted: float) -> None:
+        """Take note that the task starts, and announce it."""
+        super().on_accepted(pid, time_accepted)
+        run_started.send(sender=self)
 
     def on_failure(self, exc_info: Any, *args: Any, **options: Any) -> Any:
         """Handle the failure of the task; a `MemoryError` becomes an ordinary one."""
@@ -206,4 +213,6 @@ def limit_shutdown(how: str, **_: Any) -> None:
     """
     if how == "Warm" and hasattr(signal, "SIGQUIT"):  # Windows has none
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
-        signal.setitimer(signal.ITIMER_REAL, current_app.conf["shutdown_grace_period"])
+        # Zero would switch the timer off.
+        grace: float = current_app.conf["shutdown_grace_period"] or 0.001
+        signal.setitimer(signal.ITIMER_REAL, grace)
