@@ -9,6 +9,9 @@ say in the configuration or in a subclass of your own. They know nothing of your
     `kombu.exceptions.OperationalError`, and within seconds.
 `redis` or `rabbitmq`
     The app on this broker: import `ReliableCelery` from here.
+`redis_transport`, `delayed`, on Redis
+    A message is recorded in the step that takes it, so none is lost; tasks with a delay wait in
+    Redis. `python -m <package>.runtime.delayed` lists them.
 `django`, in a Django project
     Tasks that are sent when a transaction is committed.
 `worker`
@@ -19,9 +22,10 @@ say in the configuration or in a subclass of your own. They know nothing of your
     that a plug-in reads are listed in the setting `known_settings`.
 `heartbeat`, `health`
     Files that a worker and beat keep fresh, and the probe that reads them.
-`poison`, `dead_letters`
-    A message that kills its worker again and again is put aside, and can be put back.
-    To take them out, remove `poison.install(app)` and both modules.
+`poison`, `letters`, `dead_letters`
+    A message that is no task for a worker, or that kills it again and again, is put aside; the
+    command `python -m <package>.runtime.dead_letters` lists such messages and puts them back.
+    To take them out, remove `poison.install(app)` and the three modules.
 `logs`, and `web` in a Django project
     Logs of one line for each event, readable or as JSON, with the ids of tasks and web requests.
     To take them out, remove `logs.install(app)`, what `settings.py` and `gunicorn.conf.py` name of
