@@ -28,7 +28,7 @@ def report(pages: int) -> dict[str, int]:
 #% if cookiecutter.result_backend == "none"
         logger.info("page %d of %d", page + 1, pages)
 #% else
-        if current_task:  # none, when it is called as a function
+        if not current_task.request.called_directly:
             current_task.update_state(state="PROGRESS", meta={"done": page, "total": pages})
 #% endif
         time.sleep(0.5)

@@ -32,8 +32,9 @@ def go_through(
             letter = dead.get()
             if letter is None:
                 break
-            about = letter.headers.get(HEADER) or {"id": "?", "reason": "somebody put it here"}
-            if "routing_key" in about and (retry_all or about["id"] in retry):
+            unknown = {"id": "?", "reason": "it is not from this service"}
+            about = unknown | letter.headers.get(HEADER, {})
+            if about["id"] != "?" and (retry_all or about["id"] in retry):
                 app.unseal(channel, letter.body, about)
                 retried.append(about["id"])
             else:
