@@ -171,7 +171,8 @@ def test_a_sender_hears_of_a_server_that_is_gone_or_silent(synced: Bake, kind: s
         assert all(outcome.startswith("OperationalError ") for outcome in of_broker), of_broker
         # The broker takes a task where the subscription to its result looks fine to the sender.
         for outcome in of_results:
-            assert re.match("sent$|OperationalError the result backend cannot be reached", outcome), outcome
+            expected = "sent$|OperationalError the result backend cannot be reached"
+            assert re.match(expected, outcome), outcome
         if kind == "rabbitmq":
             # On the wire: Confirm.Select, its answer, and an acknowledgement of a message.
             assert re.search(rb"\x01..\0\0\0\x05\0\x55\0\x0a\0\xce", server.proxy.sent, re.DOTALL)

@@ -25,12 +25,12 @@ from .app import ReliableCelery
 from .letters import Letter, known_of, post
 from .worker import message_buried
 
-# Seconds. A strike outlives any queue; it is removed when the task ends, however it ends.
-STRIKE_EXPIRES = 7 * 24 * 3600.0
+# Seconds. A count outlives any queue; it is removed when the task ends, however it ends.
+STARTS_EXPIRE = 7 * 24 * 3600.0
 # Seconds between looks at the pool and at slow calls, while something waits for them.
 RECHECK = 0.05
 RETRY = 5.0  # seconds after which a letter that could not be posted is tried again
-PATIENCE = 10.0  # seconds in which a worker that leaves takes back its strikes
+PATIENCE = 10.0  # seconds in which a worker that leaves removes the counts of its tasks
 
 logger = get_logger(__name__)
 
@@ -75,10 +75,10 @@ class Errands(threading.Thread):
 
 
 class Ledger:
-    """What the guard keeps in the broker: strikes, and dead letters. It keeps one connection.
+    """What the guard keeps in the broker, on one connection: counts of starts, and dead letters.
 
-    A strike is a start of a message that the worker did not survive. The counter is a queue of its
-    own with one empty message for each, so it works with every broker and every result backend.
+    The count of a task is a queue of its own, with one empty message more than there were starts.
+    So it works with every broker and every result backend, and no queue means: not counted yet.
     """
 
     def __init__(self, app: ReliableCelery) -> None:
@@ -86,28 +86,29 @@ class Ledger:
         self.app = app
         self.connection: Connection | None = None
 
-    def count(self, task_id: str) -> int:
-        """Return the strikes of a task."""
-        declared = self._do(lambda channel: self._strikes(channel, task_id).queue_declare())
-        return int(declared.message_count)
+    def starts(self, task_id: str) -> int:
+        """Return how often a redelivered task was started: once, if that was not counted."""
+        counted = self._do(lambda channel: self._count(channel, task_id).queue_declare())
+        return int(counted.message_count) - 1 if counted.message_count else 1
 
-    def add(self, task_id: str) -> bool:
-        """Add one; return True when the broker has confirmed it."""
+    def note(self, task_id: str, starts: int) -> bool:
+        """Set how often a task was started; return True when the broker has confirmed it."""
 
-        def add(channel: Any) -> bool:
-            queue = self._strikes(channel, task_id)
-            queue.queue_declare()
+        def note(channel: Any) -> bool:
+            queue = self._count(channel, task_id)
+            missing = starts + 1 - queue.queue_declare().message_count
             producer = self.app.amqp.Producer(channel, auto_declare=False)
-            producer.publish("", exchange="", routing_key=queue.name)
+            for _ in range(missing):
+                producer.publish("", exchange="", routing_key=queue.name)
             return True
 
-        return bool(self._do(add))
+        return bool(self._do(note))
 
     def clear(self, task_id: str) -> None:
-        """Forget them. Deleting the queue can take seconds, while a node of RabbitMQ is away."""
+        """Remove a count. Deleting a queue can take seconds, while a node of RabbitMQ is down."""
 
         def clear(channel: Any) -> None:
-            queue = self._strikes(channel, task_id)
+            queue = self._count(channel, task_id)
             queue.queue_declare()
             queue.purge()
             queue.delete()
@@ -119,10 +120,10 @@ class Ledger:
         self._do(lambda channel: post(self.app, channel, letter))
         return True
 
-    def _strikes(self, channel: Any, task_id: str) -> Any:
-        name = f"{self.app.main}.strikes.{task_id}"
+    def _count(self, channel: Any, task_id: str) -> Any:
+        name = f"{self.app.main}.starts.{task_id}"
         arguments = self.app.queue_arguments
-        return Queue(name, expires=STRIKE_EXPIRES, queue_arguments=arguments)(channel)
+        return Queue(name, expires=STARTS_EXPIRE, queue_arguments=arguments)(channel)
 
     def _do(self, call: Callable[[Any], Any]) -> Any:
         connection = self.connection or self.app.connection_for_write()
@@ -139,10 +140,11 @@ class Ledger:
 class Guard(StartStopStep):
     """Stands between the broker and the pool, and looks at every message that comes again.
 
-    A redelivered message gets a strike when it starts, and loses its strikes when it leaves this
-    worker in any way but by the worker's death. One with a strike starts only in an idle worker
-    and has it to itself, so the next death is its own doing and not a neighbour's. One with
-    `redelivery_limit` strikes becomes a dead letter. Other messages cost one comparison.
+    It counts the starts of a redelivered message, and forgets them when the message leaves this
+    worker in any way but by the worker's death. One that two workers did not survive starts only in
+    an idle worker and has it to itself, so the next death is its own doing and not a neighbour's.
+    After `redelivery_limit` redeliveries it becomes a dead letter. Meanwhile other messages wait
+    behind it, and are counted too; without one, they cost a comparison.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -159,7 +161,7 @@ class Guard(StartStopStep):
         consumer.on_task_request = self.receive
         consumer.on_unreadable = self.put_aside
         self.held: deque[Any] = deque()  # requests that wait for their turn
-        self.watched: set[Any] = set()  # running requests that have a strike
+        self.watched: set[Any] = set()  # running requests whose starts are counted
         self.letters: dict[Letter, Future[Any]] = {}  # on their way to the dead letters
         self.alone = self.ticking = False
         self.lock = threading.RLock()  # without an event loop, the timer has a thread of its own
@@ -175,13 +177,13 @@ class Guard(StartStopStep):
         self.letters.clear()
 
     def shutdown(self, consumer: Any) -> None:  # noqa: ARG002
-        """Give back unfinished tasks without a strike: this worker did not die of them."""
+        """Give back unfinished tasks without a count: this worker did not die of them."""
         cleared = [self.broker.do(self.ledger.clear, request.id) for request in self.watched]
         for future in cleared:
             try:
                 future.exception(PATIENCE)
             except TimeoutError:
-                logger.warning("Could not take back the strikes of unfinished tasks in time")
+                logger.warning("Could not remove the counts of unfinished tasks in time")
                 return
 
     # --- Messages that come again ---
@@ -189,7 +191,10 @@ class Guard(StartStopStep):
     def receive(self, request: Any) -> None:
         """Take a request that is ready to run, in place of the pool."""
         if self.held or self.alone or request.delivery_info["redelivered"]:
-            request.strikes, request.call = None, None
+            request.starts, request.call = None, None
+            if not request.delivery_info["redelivered"]:
+                request.starts = 0
+                self.broker.do(self.ledger.note, request.id, 0)
             self.held.append(request)
             self.tick()
         else:
@@ -223,40 +228,40 @@ class Guard(StartStopStep):
     def start_first(self) -> bool:
         """Start or bury the first of the held requests; return False when it has to wait."""
         request = self.held[0]
-        # A strike is for a start: a request that waits in the pool has none yet.
+        # A count is of starts: a request that waits in the pool has not started.
         if self.alone or self.running() >= self.consumer.pool.num_processes:
             return False
-        if request.delivery_info["redelivered"]:
-            if request.strikes is None:
-                request.strikes = self.outcome(request, self.ledger.count)
-            if request.strikes is None:
-                return False
-            if request.strikes >= self.limit:
-                self.held.popleft()
-                state.task_ready(request)
-                self.bury_killer(request)
-                return True
-            if request.strikes and self.running():
-                return False
-            if not self.outcome(request, self.ledger.add):
-                return False
-            self.watched.add(request)
-            self.alone = request.strikes > 0
+        if request.starts is None:
+            request.starts = self.outcome(request, self.ledger.starts, request.id)
+        if request.starts is None:
+            return False
+        if request.starts > self.limit:
+            self.held.popleft()
+            state.task_ready(request)
+            self.bury_killer(request)
+            return True
+        suspect = request.starts > 1
+        if suspect and self.running():
+            return False
+        if not self.outcome(request, self.ledger.note, request.id, request.starts + 1):
+            return False
+        self.watched.add(request)
+        self.alone = suspect
         self.held.popleft()
         self.run(request)
         return True
 
-    def outcome(self, request: Any, call: Callable[[str], Any]) -> Any:
+    def outcome(self, request: Any, call: Callable[..., Any], *args: Any) -> Any:
         """Return what a slow call about a request returned, or None while it is not done."""
         if request.call is None:
-            request.call = self.broker.do(call, request.id)
+            request.call = self.broker.do(call, *args)
         if not request.call.done():
             return None
         future, request.call = request.call, None
         return future.result()
 
     def forget(self) -> None:
-        """Take the strikes from requests that this worker has outlived."""
+        """Forget the starts of requests that this worker has outlived."""
         for request in [each for each in self.watched if each not in state.reserved_requests]:
             self.watched.discard(request)
             self.broker.do(self.ledger.clear, request.id)
@@ -265,7 +270,7 @@ class Guard(StartStopStep):
 
     def bury_killer(self, request: Any) -> None:
         """Put a message aside that killed its worker too often."""
-        reason = f"the worker died {request.strikes + 1} times while it ran"
+        reason = f"the worker died {request.starts} times while it ran"
         error = WorkerKilledError(self.about(reason))
 
         def buried() -> None:
