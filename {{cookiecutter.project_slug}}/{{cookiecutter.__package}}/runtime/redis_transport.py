@@ -20,30 +20,27 @@ the process knows the tags of a take whose reply it never read.
 """
 # ruff: noqa: SLF001 - kombu's private names that are used here are all in OVERRIDES
 
-from __future__ import annotations
-
 import json
 from base64 import b64encode
 from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha1
 from math import inf
 from queue import Empty
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from uuid import uuid4
 
+from kombu.asynchronous import Hub
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.exceptions import NoScriptError, ResponseError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
 
 # What is overridden or reached into, as read in kombu 5.7.0.
 OVERRIDES: dict[type, tuple[str, ...]] = {
@@ -59,6 +56,7 @@ OVERRIDES: dict[type, tuple[str, ...]] = {
     virtual.Message: ("__init__",),
     base.Transport: ("__init__", "register_with_event_loop", "cycle", "_callbacks", "_deliver"),
     base.MultiChannelPoller: ("on_poll_start", "_channels"),
+    Hub: ("_waker",),
 }  # fmt: skip
 
 # Seconds for which the tags of a lost take are looked for: its script may still be on its way.
@@ -260,7 +258,7 @@ class Message(virtual.Message):
 class QoS(base.QoS):
     """Acknowledgements; what was taken is recorded already."""
 
-    channel: Channel
+    channel: "Channel"
     _vrestore_count: int
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -351,6 +349,14 @@ class QoS(base.QoS):
             return bool(queues)
 
 
+class Client(base.PrefixedStrictRedis):
+    """Sends the commands of a pipeline as they are: a full server refuses every transaction."""
+
+    def pipeline(self, transaction: Any = False, shard_hint: Any = None) -> Any:  # noqa: FBT002
+        """Return a pipeline that is no transaction, unless it is said to be."""
+        return super().pipeline(transaction, shard_hint)
+
+
 class Channel(base.Channel):
     """Takes and records in one step, and waits for bells."""
 
@@ -365,7 +371,6 @@ class Channel(base.Channel):
     _expires: dict[str, int]
     _queue_cycle: Any
     _q_for_pri: Callable[[str, int], str]
-    _create_client: Callable[[], Any]
     _disconnect_pools: Callable[[], None]
     _flush_brpop_reauth: Callable[[], None]
     _maybe_update_queues_expire: Callable[[Any, str], None]
@@ -379,6 +384,7 @@ class Channel(base.Channel):
         self._next_due = inf
         self._script_known = False
         self._no_ack: set[str] = set()
+        self._sync_client: Any = None
         super().__init__(*args, **kwargs)
         client = self.connection.client
         server = tuple(client.alt) or (client.hostname, client.port)
@@ -414,6 +420,18 @@ class Channel(base.Channel):
             except NoScriptError:
                 return client.execute_command("eval", script, *command[2:])
 
+    def _create_client(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002
+        # kombu makes one for each command, which takes as long as the command.
+        if asynchronous:
+            return super()._create_client(asynchronous)  # type: ignore[misc]
+        if not self._sync_client or self._sync_client.connection_pool is not self.pool:
+            self._sync_client = super()._create_client()  # type: ignore[misc]
+        return self._sync_client
+
+    def _get_client(self) -> Any:
+        super()._get_client()  # type: ignore[misc] # checks the version of redis-py
+        return partial(Client, global_keyprefix=self.global_keyprefix)
+
     # --- Sending ---
 
     def place(
@@ -441,7 +459,7 @@ class Channel(base.Channel):
         try:
             self.run(PUT, keys, arguments)
         except ResponseError as error:
-            if "OOM" in str(error):
+            if "'maxmemory'" in str(error):
                 raise OperationalError("Redis is full: it refuses writes at maxmemory") from error
             raise
 
@@ -485,7 +503,7 @@ class Channel(base.Channel):
         `worker_disable_prefetch` puts a rule of its own in `can_consume`.
         """
         qos = self.qos
-        if not (self.connection.in_event_loop and qos.prefetch_count) or "can_consume" in vars(qos):
+        if not (self.connection.cycle.loop and qos.prefetch_count) or "can_consume" in vars(qos):
             return 1
         return max(1, int(qos.can_consume_max_estimate()))
 
@@ -615,7 +633,7 @@ class Channel(base.Channel):
     def acknowledge(self, tag: str) -> None:
         """Acknowledge a message: with the next take, or at once where none is sure to come."""
         self.debts.acks.append(tag)
-        loops = self.connection and self.connection.in_event_loop and self._active_queues
+        loops = self.connection and self.connection.cycle.loop and self._active_queues
         if not (loops or self.closed):
             self.flush_acks()
 
@@ -625,10 +643,8 @@ class Channel(base.Channel):
         if not tags:
             return
         try:
-            with self.conn_or_acquire() as client, client.pipeline() as pipe:
-                pipe.zrem(self.unacked_index_key, *tags)
-                pipe.hdel(self.unacked_key, *tags)
-                pipe.execute()
+            keys = [self.unacked_index_key, self.unacked_key]
+            self.run(TAKE, keys, [0, "", 0, 0, *tags])  # it takes nothing from no queue
         except BaseException:
             self.debts.acks.extend(tags)
             raise
@@ -640,18 +656,22 @@ class Channel(base.Channel):
             if self.qos.give_back(tag) or monotonic() - since > LOST_FOR:
                 self.debts.lost.pop(tag, None)
 
-    def on_tick(self) -> None:
-        """Send acknowledgements, unless a take is under way: the next one will carry them."""
-        if self._take is None:
-            self.flush_acks()
+    @property
+    def taking(self) -> bool:
+        """Tell whether a take is under way."""
+        return self._take is not None
 
     def close(self) -> None:
         """Close the channel; what it took goes back."""
+        if self.closed:
+            return
         self._closing = True
         if self._take is not None:
             with suppress(Empty, *self.connection_errors):
                 self._brpop_read()
         self._in_poll = None  # a wait needs no answer
+        with suppress(*self.connection_errors):
+            self.settle()
         super().close()
         self._disconnect_pools()  # once more: giving back opened one again
 
@@ -695,7 +715,7 @@ class Channel(base.Channel):
         try:
             super()._queue_bind(exchange, routing_key, pattern, queue)  # type: ignore[misc]
         except ResponseError as error:
-            if "OOM" not in str(error):
+            if "'maxmemory'" not in str(error):
                 raise
             member = self.sep.join([routing_key or "", pattern or "", queue or ""])
             tables = self.keyprefix_queue, self.keyprefix_binding_permanent
@@ -710,22 +730,32 @@ class Channel(base.Channel):
 class Poller(base.MultiChannelPoller):
     """Lets each channel send its acknowledgements as the event loop turns."""
 
+    loop: Any = None  # that of a worker, if one drives the transport
+    _held = False
     _channels: set[Channel]
 
     def on_poll_start(self) -> None:
-        """Take or wait, and send what did not travel with a take."""
+        """Take or wait; send acknowledgements unless the next take will carry them.
+
+        But hand over first: where a task has ended, a process of the pool is idle, and is written
+        its next task when the loop polls. To take more is work that would make it wait.
+        """
+        if self.loop and not self._held and any(channel.debts.acks for channel in self._channels):
+            self._held = True
+            self.loop._waker.wake()  # the poll comes back at once
+            return
+        self._held = False
         super().on_poll_start()
-        for channel in self._channels:
-            channel.on_tick()
+        if not any(channel.taking for channel in self._channels):
+            for channel in self._channels:
+                channel.flush_acks()
 
 
 class Transport(base.Transport):
     """The transport of `redis://` and `rediss://` URLs."""
 
     Channel: type[base.Channel] = Channel
-    _callbacks: dict[str, Any]
-    _deliver: Any
-    in_event_loop = False
+    cycle: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Poll with this module's poller."""
@@ -735,7 +765,7 @@ class Transport(base.Transport):
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
         """Let the event loop of a worker drive this transport."""
-        self.in_event_loop = True
+        self.cycle.loop = loop
         super().register_with_event_loop(connection, loop)
 
 
