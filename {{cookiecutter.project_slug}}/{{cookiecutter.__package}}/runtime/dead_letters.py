@@ -65,7 +65,9 @@ def main() -> str | None:
     if not options.command:
         for about in kept:
             call = f"{about.get('task') or 'no task'}{about.get('call', '')}"
-            print(f"{about['id']} {call}: {about['reason']}")
+            line = f"{about['id']} {call}: {about['reason']}"
+            # Anything can be in a message; a line stays a line.
+            print("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line))
         print(f"{len(kept)} dead letter{'s' * (len(kept) != 1)}")
     missing = wanted - set(retried)
     return f"No dead letter has the id {', '.join(sorted(missing))}" if missing else None

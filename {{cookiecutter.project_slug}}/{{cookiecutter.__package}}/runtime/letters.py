@@ -28,7 +28,8 @@ class Letter:
     def name(self) -> str:
         """Return what a line of the log calls it."""
         known = known_of(self.message)
-        return f"Task {known['task']}[{known['id']}]" if known["id"] else "A message"
+        named = known["task"] and known["id"]
+        return f"Task {known['task']}[{known['id']}]" if named else "A message"
 
 
 def known_of(message: Any) -> dict[str, Any]:
