@@ -57,7 +57,7 @@ ADDED: dict[str, dict[str, set[str]]] = {
     },
     "broker": {
         "redis": {"{package}/runtime/redis.py", "{package}/runtime/redis_transport.py"},
-        "rabbitmq": {"{package}/runtime/rabbitmq.py"},
+        "rabbitmq": {"{package}/runtime/rabbitmq.py", "{package}/runtime/rabbitmq_transport.py"},
     },
     "result_backend": {"redis": set(), "database": set(), "none": set()},
     "ci": {

@@ -67,7 +67,7 @@ if __name__ == "__main__":
             sys.exit(f"Nothing was sent: {error}. Start it: uv run honcho start")
 #% endif
         url = maybe_sanitize_url(app.conf.broker_url)
-        sys.exit(f"No broker answers at {url} ({error}). Start one: uv run honcho start")
+        sys.exit(f"No task can be sent to {url} ({error}). To start a broker: uv run honcho start")
 #% if cookiecutter.result_backend != "none"
     except BackendGetMetaError as error:
         sys.exit(f"The results cannot be read: {error.__cause__}. The tasks go on.")

@@ -45,5 +45,5 @@ def test_it_says_in_one_line_that_no_broker_answers() -> None:
     #% endif
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.startswith("No broker answers at ")
+    assert done.stderr.startswith("No task can be sent to ")
     assert done.stderr.count("\n") == 1
