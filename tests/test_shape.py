@@ -61,7 +61,10 @@ ADDED: dict[str, dict[str, set[str]]] = {
             *(f"{{package}}/runtime/{name}.py" for name in ("delayed", "redis", "redis_transport")),
             "tests/test_redis.py",
         },
-        "rabbitmq": {"{package}/runtime/rabbitmq.py", "tests/test_rabbitmq.py"},
+        "rabbitmq": {
+            *("{package}/runtime/rabbitmq.py", "{package}/runtime/rabbitmq_transport.py"),
+            "tests/test_rabbitmq.py",
+        },
     },
     "result_backend": {
         "redis": {"tests/test_results.py"},

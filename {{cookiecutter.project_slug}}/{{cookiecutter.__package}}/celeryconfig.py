@@ -33,6 +33,8 @@ env.read_env()
 # A worker outlives any restart of its broker.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
+# Nor does it end when the broker closes a channel.
+broker_channel_error_retry = True
 # A sender waits seconds, not minutes, for a broker that is gone.
 broker_connection_timeout = 4
 task_publish_retry_policy = {"max_retries": 1, "interval_start": 0.5, "interval_max": 0.5}

@@ -9,6 +9,8 @@ say in the configuration or in a subclass of your own. They know nothing of your
     `kombu.exceptions.OperationalError`, and within seconds.
 `redis` or `rabbitmq`
     The app on this broker: import `ReliableCelery` from here.
+`rabbitmq_transport`, on RabbitMQ
+    Nothing waits long while RabbitMQ blocks publishers, and remote control never does.
 `redis_transport`, `delayed`, on Redis
     A message is recorded in the step that takes it, so none is lost; tasks with a delay wait in
     Redis. `python -m <package>.runtime.delayed` lists them.

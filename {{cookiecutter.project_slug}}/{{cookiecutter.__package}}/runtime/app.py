@@ -6,9 +6,10 @@
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from celery import Celery, Task
+from celery.exceptions import Reject
 from celery.result import AsyncResult
 from celery.utils.time import maybe_make_aware
 from kombu import Connection, Queue
@@ -19,12 +20,29 @@ from .heartbeat import BeatScheduler, Heartbeat
 from .worker import ReliableConsumer, ReliableRequest
 
 
+class Refusal(NamedTuple):
+    """What a broker refuses, in a line, and the exit status of a worker that ends because of it."""
+
+    text: str
+    status: int = 1
+
+
 class ReliableTask(Task[..., Any]):
     """The base class of all tasks."""
 
     Request = ReliableRequest  # type: ignore[assignment]
     # Seconds; also the pause before a task runs again whose process was killed.
     default_retry_delay = 2
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Try the task again, as `celery.Task.retry` does.
+
+        If that cannot be sent, the task goes back to its queue, where Celery would drop it.
+        """
+        try:
+            return super().retry(*args, **options)
+        except Reject as error:
+            raise Reject(error.args[0], requeue=True) from None
 
     def signature_from_request(
         self,
@@ -85,8 +103,8 @@ class ReliableCelery(Celery):
     ) -> AsyncResult[Any]:
         """Send a task; `delay` and all other ways end here.
 
-        Raises `kombu.exceptions.OperationalError` if the broker or the result backend cannot be
-        reached.
+        Raises `kombu.exceptions.OperationalError` if the broker refuses it, or if the broker or the
+        result backend cannot be reached.
         """
         options = self.send_options(name, args, kwargs, options)
         # A retry is sent at another time than what it repeats.
@@ -95,6 +113,18 @@ class ReliableCelery(Celery):
             return super().send_task(name, args, kwargs, **options)
         except errors_of(self.backend) as error:
             raise OperationalError("the result backend cannot be reached") from error
+        except Exception as error:
+            if refusal := self.refusal(error):
+                raise OperationalError(refusal.text) from error
+            raise
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        """Return what the broker refuses, or None if the error is of another kind."""
+        raise NotImplementedError
+
+    def patient_connection(self) -> Connection:
+        """Return a connection for what must not be sent twice: it waits for the broker."""
+        return self.connection_for_write()
 
     def send_options(
         self, name: str, args: Any, kwargs: Any, options: dict[str, Any]

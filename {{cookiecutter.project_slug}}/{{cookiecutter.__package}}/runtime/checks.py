@@ -16,7 +16,8 @@ from celery.app.defaults import _OLD_SETTING_KEYS  # type: ignore[attr-defined]
 from celery.apps import beat, worker
 from celery.exceptions import ImproperlyConfigured
 
-EX_CONFIG = 78  # as sysexits.h calls it
+# The exit status of a process that no restart helps; systemd reads it in RestartPreventExitStatus.
+EX_CONFIG = 78
 # The types of settings. What is imported into a module of settings, or only helps, has another.
 DATA = (NoneType, str, int, float, list, tuple, set, dict, timedelta)
 # The highest value of each number, and whether it can be None. The lowest is 0.

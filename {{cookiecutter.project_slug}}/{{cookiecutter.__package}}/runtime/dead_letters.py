@@ -55,11 +55,15 @@ def main() -> str | None:
     wanted, everything = set(getattr(options, "ids", ())), getattr(options, "all", False)
     if options.command and bool(wanted) == everything:
         parser.error("retry needs either IDs or --all")
+    app: Any = find_app(str(__package__).rpartition(".")[0])
     try:
-        app: Any = find_app(str(__package__).rpartition(".")[0])
         kept, retried = go_through(app, wanted, retry_all=everything)
     except OperationalError as error:
         return f"The broker cannot be reached: {error}"
+    except Exception as error:
+        if refusal := app.refusal(error):
+            return str(refusal.text)
+        raise
     for letter_id in retried:
         print(f"{letter_id} is back on its queue")
     if not options.command:

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from celery.beat import PersistentScheduler
+from celery.beat import PersistentScheduler, SchedulingError
 from celery.bootsteps import StartStopStep
 from celery.utils.log import get_logger
+from kombu.exceptions import OperationalError
 
 from .health import heartbeat_file
 
@@ -41,6 +42,8 @@ class Heartbeat(StartStopStep):
 class BeatScheduler(PersistentScheduler):
     """Beat's scheduler: touches its file, and sends nothing while the broker is away."""
 
+    app: Any
+
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create a scheduler with the arguments of Celery's own."""
         self.file = heartbeat_file("beat")
@@ -55,12 +58,24 @@ class BeatScheduler(PersistentScheduler):
             channel.close()
         except Exception as error:  # noqa: BLE001  # each transport has its own
             self.file.unlink(missing_ok=True)
-            logger.warning("beat: the broker cannot be reached, nothing is sent: %s", error)
+            refusal = self.app.refusal(error)
+            reason = refusal.text if refusal else error
+            logger.warning("beat: the broker cannot be reached, nothing is sent: %s", reason)
             self.__dict__.pop("producer", None)
             self.__dict__.pop("connection").collect()
             return INTERVAL
         self.file.touch()
         return min(super().tick(*args, **options), INTERVAL)
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Send what is due; say in one line what the broker refuses, and go on."""
+        try:
+            return super().apply_async(*args, **options)
+        except SchedulingError as error:
+            if not isinstance(error.__context__, OperationalError):
+                raise
+            logger.error("beat: %s", error)  # noqa: TRY400  # the text says all
+            return None
 
     def close(self) -> None:
         """Leave no file of a beat that is gone."""

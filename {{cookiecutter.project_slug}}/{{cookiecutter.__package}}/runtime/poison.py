@@ -126,7 +126,7 @@ class Ledger:
         return Queue(name, expires=STARTS_EXPIRE, queue_arguments=arguments)(channel)
 
     def _do(self, call: Callable[[Any], Any]) -> Any:
-        connection = self.connection or self.app.connection_for_write()
+        connection = self.connection or self.app.patient_connection()
         self.connection = None
         try:
             outcome = call(connection.ensure_connection(max_retries=1).default_channel)
@@ -160,8 +160,10 @@ class Guard(StartStopStep):
         self.run: Callable[[Any], None] = consumer.on_task_request
         consumer.on_task_request = self.receive
         consumer.on_unreadable = self.put_aside
+        consumer.on_taken_back = self.keep_count
         self.held: deque[Any] = deque()  # requests that wait for their turn
         self.watched: set[Any] = set()  # running requests whose starts are counted
+        self.taken_back: set[str] = set()  # the ids of those that the broker took back
         self.letters: dict[Letter, Future[Any]] = {}  # on their way to the dead letters
         self.alone = self.ticking = False
         self.lock = threading.RLock()  # without an event loop, the timer has a thread of its own
@@ -266,11 +268,19 @@ class Guard(StartStopStep):
             self.watched.discard(request)
             self.broker.do(self.ledger.clear, request.id)
 
+    def keep_count(self, request: Any) -> None:
+        """Count a run that the broker did not wait for as one that the worker did not survive."""
+        with self.lock:
+            self.watched.discard(request)
+            self.taken_back.add(request.id)
+
     # --- Dead letters ---
 
     def bury_killer(self, request: Any) -> None:
         """Put a message aside that killed its worker too often."""
         reason = f"the worker died {request.starts} times while it ran"
+        if request.id in self.taken_back:
+            reason = f"the broker took it back after each of {request.starts} runs"
         error = WorkerKilledError(self.about(reason))
 
         def buried() -> None:

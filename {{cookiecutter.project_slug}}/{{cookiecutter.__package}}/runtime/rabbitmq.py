@@ -3,8 +3,11 @@
 import contextlib
 import math
 import re
+import time
 from typing import Any
 
+from celery.utils.log import get_logger
+from celery.worker import state
 from kombu import Connection, Queue
 from kombu.compression import compress
 from kombu.exceptions import OperationalError
@@ -13,10 +16,50 @@ from kombu.transport.native_delayed_delivery import (
     declare_native_delayed_delivery_exchanges_and_queues,
 )
 
-from . import app
+from . import app, rabbitmq_transport
+from .app import Refusal
+from .checks import EX_CONFIG
+from .worker import ReliableConsumer
+
+rabbitmq_transport.install()
 
 # Quorum queues outlive the loss of a node.
 QUORUM = "quorum"
+DAY = 24 * 3600.0
+# The codes with which RabbitMQ refuses something: access, precondition failed, not allowed.
+REFUSALS = {403, 406, 530}
+OTHER_ARGUMENTS = re.compile(r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '(.+?)': (.+)")
+OUTLASTED = re.compile(r"delivery acknowledgement on channel \d+ timed out\D+(\d+) ms")
+
+logger = get_logger(__name__)
+
+
+class RabbitMQConsumer(ReliableConsumer):
+    """The part of a worker that reads from RabbitMQ."""
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Reconnect; if a task took longer than RabbitMQ waits for its end, name the setting."""
+        if match := OUTLASTED.search(str(exc)):
+            self.take_back(int(match[1]) / 1000)
+        super().on_connection_error_after_connected(exc)
+
+    def take_back(self, timeout: float) -> None:
+        """Log and count the tasks that are ended because of RabbitMQ's `consumer_timeout`."""
+        now = time.time()
+        seconds = {request: now - request.time_start for request in tuple(state.active_requests)}
+        # RabbitMQ does not name them, and counts the time in which they waited in the worker.
+        least = min(timeout, max(seconds.values(), default=0))
+        for request in [each for each in seconds if seconds[each] >= least]:
+            logger.error(
+                "Task %s[%s] is ended after %.0f s, and delivered again: RabbitMQ's "
+                "consumer_timeout is %.0f s. Make it longer, or the task's time limit shorter",
+                request.name,
+                request.id,
+                seconds[request],
+                timeout,
+            )
+            if self.on_taken_back:
+                self.on_taken_back(request)
 
 
 class ReliableCelery(app.ReliableCelery):
@@ -27,6 +70,7 @@ class ReliableCelery(app.ReliableCelery):
     """
 
     schemes = ("amqp", "amqps", "pyamqp")
+    consumer_cls = RabbitMQConsumer
     queue_arguments = {"x-queue-type": QUORUM}  # noqa: RUF012  # declared in the base class
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -70,6 +114,28 @@ class ReliableCelery(app.ReliableCelery):
         if options["queue"] is None and name in self.amqp.queues:
             options["queue"] = name
         return options
+
+    def patient_connection(self) -> Connection:
+        """Return a connection that waits as long as RabbitMQ blocks publishers."""
+        return self.connection_for_write(transport_options={"patience": DAY})
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        """Return what RabbitMQ refuses, or None if the error is of another kind."""
+        code, text = getattr(error, "reply_code", None), getattr(error, "reply_text", None) or ""
+        if code not in REFUSALS or OUTLASTED.search(text):
+            return None
+        if not (match := OTHER_ARGUMENTS.search(text)):
+            return Refusal(f"RabbitMQ refuses this: {text}")
+        argument, kind, name, vhost, difference = match.groups()
+        difference = re.sub(r"the value | of type '\w+'", "", difference)
+        way_out = "delete it"
+        if kind == "queue":
+            way_out = f"delete it once it is empty: rabbitmqctl delete_queue --vhost {vhost} {name}"
+        return Refusal(
+            f"RabbitMQ has the {kind} {name} with another {argument}: {difference}. "
+            f"Use another name, or {way_out}",
+            EX_CONFIG,
+        )
 
     def origin(self, message: Any, consumer: Any) -> dict[str, str]:
         """Return the exchange and routing key that lead to the queue a message was read from."""

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from kombu import Connection
+from kombu.exceptions import OperationalError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from . import app, redis_transport
+from .app import Refusal
 from .checks import split_urls
 from .worker import ReliableConsumer
 
@@ -14,6 +17,14 @@ redis_transport.install()
 
 class RedisConsumer(ReliableConsumer):
     """The part of a worker that reads from Redis."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Return the connection once Redis can be reached; end if it refuses this worker."""
+        try:
+            conn.ensure_connection(max_retries=0)
+        except OperationalError as error:  # kombu would try again for ever
+            self.end_if_refused(error)
+        return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close the channel while that can be tried twice: in kombu 5.7 the first try fails.
@@ -44,6 +55,13 @@ class ReliableCelery(app.ReliableCelery):
             yield "broker_url", "must end with the number of a database, as in localhost:6379/0"
         if url.scheme == "sentinel" and "master_name" not in options:
             yield "broker_transport_options", "has no master_name, which Sentinel needs"
+
+    def refusal(self, error: BaseException) -> Refusal | None:
+        """Return what Redis refuses, or None if the error is of another kind."""
+        refused = isinstance(error, AuthenticationError | NoPermissionError)
+        if refused or (isinstance(error, RedisError) and "DB index" in str(error)):
+            return Refusal(f"Redis refuses this: {error}")
+        return self.refusal(error.__cause__) if error.__cause__ else None
 
     def origin(self, message: Any, consumer: Any) -> dict[str, str]:
         """Return the exchange and routing key that lead to the queue a message was read from."""

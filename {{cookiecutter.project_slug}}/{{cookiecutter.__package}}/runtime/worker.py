@@ -11,13 +11,17 @@ from weakref import WeakValueDictionary
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from celery import current_app, signals
-from celery.exceptions import InvalidTaskError, NotRegistered
+from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown
 from celery.utils.dispatch import Signal
+from celery.utils.log import get_logger
+from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 
 # Sent when a run of a task starts: `sender` is its request.
 run_started = Signal(name="run_started")
+logger = get_logger(__name__)
+
 # Sent when a run of a task has ended: `sender` is its request, `error` what it raised or None,
 # `seconds` how long it took.
 run_ended = Signal(name="run_ended", providing_args=["error", "seconds"])
@@ -148,11 +152,31 @@ def check_types(headers: dict[str, Any], payload: Any) -> None:
 class ReliableConsumer(Consumer):
     """The part of a worker that reads from the broker; each broker's module extends it."""
 
+    app: Any
     connection: Any
     connection_errors: tuple[type[Exception], ...]
     task_consumer: Any
     # Puts aside a message that is no task for this worker, and why; Celery drops it without.
     on_unreadable: Callable[[Any, Exception], None] | None = None
+    # Is told of a request that the broker delivers again though this worker still runs it.
+    on_taken_back: Callable[[Any], None] | None = None
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Say why there is no connection; end if the broker refuses it."""
+        self.end_if_refused(exc)
+        super().on_connection_error_before_connected(exc)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Give up the connection and what runs; end if the broker refuses what is asked of it."""
+        if state.active_requests or not self.app.refusal(exc):
+            super().on_connection_error_after_connected(exc)
+        self.end_if_refused(exc)
+
+    def end_if_refused(self, error: Exception) -> None:
+        """End the worker in one line, if the broker refuses something."""
+        if refusal := self.app.refusal(error):
+            logger.critical("The worker ends. %s", refusal.text)
+            raise WorkerShutdown(refusal.status)
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
         """Return what takes each message; one that Celery cannot take stops nobody."""
