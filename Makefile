@@ -10,12 +10,14 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-faults faults screenshots lint clean
+.PHONY: help demo test test-fast test-faults faults screenshots lint clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
 	@echo '            (make demo ANSWERS="project_type=django broker=rabbitmq")'
 	@echo 'make test   the tests of the template (make test ARGS="-k licence")'
+	@echo 'make test-fast'
+	@echo '            the runtime, the answers and the files of each bake: a minute'
 	@echo 'make test-faults'
 	@echo '            the tests that kill workers and brokers: some minutes'
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
@@ -30,6 +32,10 @@ demo: $(UV)
 
 test: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m "not faults" $(ARGS)
+
+test-fast: $(UV)
+	$(UV) run --quiet pytest --numprocesses=auto tests/runtime tests/test_answers.py \
+		tests/test_shape.py $(ARGS)
 
 test-faults: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py $(ARGS)
@@ -47,9 +53,8 @@ LINKED := .mypy_cache/linked
 lint: $(UV)
 	$(UV) run --quiet ruff check --config pyproject.toml
 	$(UV) run --quiet ruff format --check --config pyproject.toml
-	$(UV) run --quiet mypy
 	@mkdir -p $(LINKED) && ln -sfn '$(CURDIR)/$(RUNTIME)' $(LINKED)/runtime
-	MYPYPATH=$(LINKED) $(UV) run --quiet mypy --package runtime
+	$(UV) run --quiet mypy
 
 clean:
 	rm -rf .tools .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache uv.lock

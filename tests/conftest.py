@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from cookiecutter.environment import StrictEnvironment
 from filelock import FileLock
 
 from tests import servers
 
 TEMPLATE = Path(__file__).parents[1]
+RUNTIME = TEMPLATE / "{{cookiecutter.project_slug}}" / "{{cookiecutter.__package}}" / "runtime"
 TIMEOUT = 300.0
 
 COMBINATIONS = [
@@ -178,6 +180,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def answers(request: pytest.FixtureRequest) -> dict[str, str]:
     """Return each of the combinations in turn."""
     return dict(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    """Compile each template once for all bakes of a process; it takes most of their time."""
+    compile_, compiled = StrictEnvironment.compile, dict[tuple[Any, ...], Any]()
+
+    def look_up(self: StrictEnvironment, *key: Any) -> Any:  # noqa: ANN401
+        if key not in compiled:
+            compiled[key] = compile_(self, *key)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StrictEnvironment, "compile", look_up)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,13 @@ import itertools
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject
+from tests.conftest import COMBINATIONS, OTHERS, RUNTIME, TEMPLATE, Bake, BakedProject
 
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
 QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text())
@@ -122,6 +123,40 @@ def test_no_trace_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -
         text = re.sub(r"\$\{\{ [\w.-]+ \}\}", "", project.read(name))
         trace = r"^\s*#[%=] |cookiecutter\." + r"|\{\{|\{%|\{#" * (not name.endswith(".html"))
         assert not re.search(trace, text, re.MULTILINE), name
+
+
+def test_every_bake_has_the_runtime_as_it_lies(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    modules = list((project.path / project.package / "runtime").iterdir())
+    assert len(modules) > 10
+    for path in modules:
+        assert path.read_bytes() == (RUNTIME / path.name).read_bytes(), path.name
+
+
+def test_the_runtime_holds_nothing_to_render() -> None:
+    for path in RUNTIME.glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*#[%=] |\{\{|\{%|\{#", text, re.MULTILINE), path.name
+
+
+def test_the_runtime_knows_nothing_of_the_code_that_uses_it() -> None:
+    """It imports libraries, by their full names, and its own modules, relatively."""
+    modules = {path.stem for path in RUNTIME.glob("*.py")}
+    beside = {path.stem for path in RUNTIME.parent.glob("*.py")} - {"celery"}
+    for path in RUNTIME.glob("*.py"):
+        imported = set[str]()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(str(node.module).partition(".")[0])
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 1, path.name
+                named = {node.module} if node.module else {alias.name for alias in node.names}
+                assert named <= modules, path.name
+        assert not imported & (beside | {"celery_app", "jobs"}), path.name
+        if path.name == "health.py":
+            assert imported <= sys.stdlib_module_names
 
 
 def test_no_condition_left_a_gap(bake: Bake, answers: dict[str, str]) -> None:

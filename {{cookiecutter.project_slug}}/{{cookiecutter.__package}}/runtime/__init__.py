@@ -30,9 +30,10 @@ say in the configuration or in a subclass of your own. They know nothing of your
     To take them out, remove `poison.install(app)` and the three modules.
 `logs`, and `web` in a Django project
     Logs of one line for each event, readable or as JSON, with the ids of tasks and web requests.
-    To take them out, remove `logs.install(app)`, what `settings.py` and `gunicorn.conf.py` name of
-    `web`, both modules, and `structlog` from `pyproject.toml`. Celery and Django then log as they
-    do by default.
+    To take them out, remove `logs.install(app)`, the modules, and `structlog` from
+    `pyproject.toml`; in a Django project also `LOGGING_CONFIG` in `settings.py`, and each line
+    that names `web` there and in `gunicorn.conf.py`. Celery and Django then log as they do by
+    default.
 `metrics`
     Metrics for Prometheus. To take it out, remove `metrics.install(app)`, the module, and
     `prometheus-client` from `pyproject.toml`.

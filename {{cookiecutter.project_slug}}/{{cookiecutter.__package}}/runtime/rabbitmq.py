@@ -84,7 +84,11 @@ class ReliableCelery(app.ReliableCelery):
         """Return the ``options`` with a delay of whole seconds, which RabbitMQ can keep."""
         if options.get("countdown") or options.get("eta"):
             router: Any = self.amqp.router
-            self.prepare_delay(router.route(dict(options), name, args, kwargs)["queue"])
+            task: Any = options.get("task_type") or self.tasks.get(name)
+            own = {"queue": task.queue} if getattr(task, "queue", None) else {}
+            route = router.route(own | options, name, args, kwargs, task)
+            if "queue" in route:  # else to an exchange, whose bindings are the owner's
+                self.prepare_delay(route["queue"])
             # Celery would refuse a delay of less than a second.
             options |= {"countdown": math.ceil(self.delay_of(options)), "eta": None}
         return options

@@ -18,7 +18,7 @@ Messages with an `eta` in the future wait in a sorted set beside their queue, no
 A message is recorded under a tag that is made for each take: two deliveries never share one, and
 the process knows the tags of a take whose reply it never read.
 """
-# ruff: noqa: SLF001 - kombu's private names that are used here are all in OVERRIDES
+# ruff: noqa: SLF001 - it extends kombu's transport, and uses private names of it
 
 import json
 from base64 import b64encode
@@ -41,23 +41,6 @@ from kombu.transport import redis as base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.exceptions import NoScriptError, ResponseError
-
-# What is overridden or reached into, as read in kombu 5.7.0.
-OVERRIDES: dict[type, tuple[str, ...]] = {
-    base.QoS: ("append", "ack", "reject", "restore_by_tag", "restore_unacked", "restore_visible",
-               "_delivered", "_vrestore_count", "unacked_key", "unacked_index_key"),
-    base.Channel: ("_brpop_start", "_brpop_read", "_put", "_get", "_purge", "_delete",
-                   "_has_queue", "_queue_bind", "_refresh_binding", "_on_connection_disconnect",
-                   "_in_poll", "_brpop_sent_at", "_flush_brpop_reauth", "_closing", "_expires",
-                   "_queue_cycle", "_q_for_pri", "_create_client", "_disconnect_pools",
-                   "_maybe_update_queues_expire", "conn_or_acquire", "brpop_timeout"),
-    virtual.Channel: ("basic_consume", "basic_get", "queue_delete", "close", "_active_queues",
-                      "_get_message_priority", "_lookup"),
-    virtual.Message: ("__init__",),
-    base.Transport: ("__init__", "register_with_event_loop", "cycle", "_callbacks", "_deliver"),
-    base.MultiChannelPoller: ("on_poll_start", "_channels"),
-    Hub: ("_waker",),
-}  # fmt: skip
 
 # Seconds for which the tags of a lost take are looked for: its script may still be on its way.
 LOST_FOR = 60

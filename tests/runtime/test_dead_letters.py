@@ -1,0 +1,128 @@
+"""The command for dead letters: it loses none, and puts back what it is told to."""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from runtime import letters
+from runtime.dead_letters import go_through
+from tests.conftest import BakedProject
+from tests.runtime.conftest import MakeApp, StartWorker, Take, length
+from tests.service import DEADLINE
+
+
+@pytest.fixture
+def buried(take: Take) -> Callable[..., list[str]]:
+    """Give a function that sends tasks and makes dead letters of them; it returns their ids."""
+
+    def buried(app: Any, *calls: Any) -> list[str]:
+        results = [call.apply_async(headers={"tenant": "one"}) for call in calls]
+        for _ in results:
+            message = take(app)
+            origin = {"exchange": "", "routing_key": app.main}
+            letter = letters.Letter(message, "it is bad", origin, "died", message.ack)
+            with app.connection_for_write() as connection:
+                letters.post(app, connection.default_channel, letter)
+            letter.buried()
+        return [result.id for result in results]
+
+    return buried
+
+
+def listed(app: Any) -> list[str]:
+    """Return the ids of the dead letters of an app."""
+    kept, retried = go_through(app, set(), retry_all=False)
+    assert retried == []
+    return [about["id"] for about in kept]
+
+
+def test_letters_are_listed_and_stay(app: Any, buried: Callable[..., list[str]]) -> None:
+    @app.task(name="add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    assert listed(app) == []
+    ids = buried(app, add.s(1, y=2), add.s(3, 4))
+    for _ in range(2):
+        assert listed(app) == ids
+    (one, _two), _ = go_through(app, set(), retry_all=False)
+    assert one["task"] == "add"
+    assert one["call"] == "(1,) {'y': 2}"
+    assert one["reason"] == "it is bad"
+    assert length(app) == 0
+
+
+def test_a_letter_that_is_put_back_is_the_message_that_it_was(
+    app: Any,
+    buried: Callable[..., list[str]],
+    run_worker: StartWorker,
+) -> None:
+    tenants: list[str] = []
+
+    @app.task(bind=True)
+    def add(self: Any, x: int, y: int) -> int:
+        tenants.append(self.request.tenant)
+        return x + y
+
+    one, two, three = buried(app, add.s(1, y=2), add.s(3, 4), add.s(5, 6))
+    kept, retried = go_through(app, {two, "absent"}, retry_all=False)
+    assert retried == [two]
+    assert [about["id"] for about in kept] == [one, three]
+    assert length(app) == 1
+    assert listed(app) == [one, three]
+    assert go_through(app, set(), retry_all=True) == ([], [one, three])
+    assert listed(app) == []
+    with run_worker(app):
+        results = [app.AsyncResult(each).get(timeout=DEADLINE) for each in (one, two, three)]
+    assert results == [3, 7, 11]
+    assert tenants == ["one"] * 3
+
+
+def test_a_message_that_somebody_else_put_there_stays(app: Any) -> None:
+    queue = app.dead_letter_queue
+    with app.connection_for_write() as connection:
+        app.amqp.Producer(connection).publish("odd", routing_key=queue.name, declare=[queue])
+    for retry_all in (False, True):
+        (about,), retried = go_through(app, set(), retry_all=retry_all)
+        assert about["reason"] == "somebody put it here"
+        assert retried == []
+
+
+def test_the_command_says_what_it_did_in_lines(
+    make_app: MakeApp, buried: Callable[..., list[str]], small_project: BakedProject
+) -> None:
+    app = make_app("redis")
+
+    @app.task(name="add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    one, two = buried(app, add.s(1, 2), add.s(3, 4))
+    settings = app.conf.table(with_defaults=False, censored=False)
+    (small_project.path / "service" / "__init__.py").write_text(
+        "import json, os\n"
+        "from .runtime.redis import ReliableCelery\n"
+        f"app = ReliableCelery({app.main!r})\n"
+        "app.config_from_object(json.loads(os.environ['SETTINGS']))\n"
+    )
+
+    def run(*arguments: str) -> tuple[int, list[str], list[str]]:
+        env = {"SETTINGS": json.dumps(settings), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = (sys.executable, "-m", "service.runtime.dead_letters", *arguments)
+        done = small_project.run(*command, env=env, check=False)
+        return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
+
+    lines = [f"{one} add(1, 2) {{}}: it is bad", f"{two} add(3, 4) {{}}: it is bad"]
+    assert run() == (0, [*lines, "2 dead letters"], [])
+    assert run("retry", one, "absent") == (
+        1,
+        [f"{one} is back on its queue"],
+        ["No dead letter has the id absent"],
+    )
+    status, said, errors = run("retry", "--all", two)
+    assert (status, said) == (2, [])
+    assert "retry needs either IDs or --all" in errors[-1]
+    assert length(app) == 1

@@ -1,0 +1,535 @@
+"""What the runtime overrides in Celery and kombu, and reaches into: the table, and its check.
+
+An upgrade fails here first. Whoever reads a new version and finds all as it was, changes READ_IN.
+To add a row, run the tests: a failure says which one is missing.
+"""
+
+import ast
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from importlib.metadata import version
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.conftest import RUNTIME
+
+MODULES = sorted(path.stem for path in RUNTIME.glob("*.py") if path.stem[0] != "_")
+# The versions in which the names below were read.
+READ_IN = {"amqp": "5.4", "billiard": "4.3", "celery": "5.7", "kombu": "5.7", "redis": "8.1"}
+ATTRIBUTE = ""  # the signature of what is no function
+# What Python and Celery's metaclass put into every class.
+GIVEN = {"__annotations__", "__doc__", "__module__", "__qualname__", "name"}
+GIVEN |= {"__static_attributes__", "__firstlineno__"}
+
+
+class Row(NamedTuple):
+    """A name, its parameters (`x=` has a default), and what for; ``holds`` is in its source."""
+
+    name: str
+    signature: str
+    why: str
+    holds: tuple[str, ...] = ()
+
+
+BASE = "celery.app.base:Celery."
+BEAT = "celery.beat:"
+CHANNEL = "kombu.transport.redis:Channel."
+CONSUMER = "celery.worker.consumer.consumer:Consumer."
+DELAYED = "kombu.transport.native_delayed_delivery:"
+QOS = "kombu.transport.redis:QoS."
+REQUEST = "celery.worker.request:Request."
+STATE = "celery.worker.state:"
+STEP = "celery.bootsteps:Step."
+START_STOP = "celery.bootsteps:StartStopStep."
+TRANSPORT = "kombu.transport.redis:Transport."
+VIRTUAL = "kombu.transport.virtual.base:Channel."
+APP_OPTIONS = (
+    "self, main=, loader=, backend=, amqp=, events=, log=, control=, set_as_current=, tasks=, "
+    "broker=, include=, changes=, config_source=, fixups=, task_cls=, autofinalize=, namespace=, "
+    "strict_typing=, config_source_silent=, **kwargs"
+)
+SEND_OPTIONS = (
+    "self, name, args=, kwargs=, countdown=, eta=, task_id=, producer=, connection=, router=, "
+    "result_cls=, expires=, publisher=, link=, link_error=, add_to_parent=, group_id=, "
+    "group_index=, retries=, chord=, reply_to=, time_limit=, soft_time_limit=, root_id=, "
+    "parent_id=, route_name=, shadow=, chain=, task_type=, replaced_task_nesting=, **options"
+)
+BEAT_OPTIONS = (
+    "self, max_interval=, app=, socket_timeout=, pidfile=, no_color=, loglevel=, logfile=, "
+    "schedule=, scheduler=, scheduler_cls=, redirect_stdouts=, redirect_stdouts_level=, quiet=, "
+    "remote_control=, hostname=, **kwargs"
+)
+REQUEST_OPTIONS = (
+    "self, message, on_ack=, hostname=, eventer=, app=, connection_errors=, request_dict=, task=, "
+    "on_reject=, body=, headers=, decoded=, utc=, maybe_make_aware=, maybe_iso8601=, **opts"
+)
+
+# By the module that relies on them.
+TABLE: dict[str, list[Row]] = {
+    "app": [
+        Row(BASE + "__init__", APP_OPTIONS, "adds the settings and the heartbeat"),
+        Row(BASE + "send_task", SEND_OPTIONS, "every way of sending ends here"),
+        Row(BASE + "task_cls", ATTRIBUTE, "our tasks"),
+        Row(BASE + "steps", ATTRIBUTE, "the parts of a worker that are ours"),
+        Row(
+            BASE + "_load_config",
+            "self",
+            "our defaults are put below the configuration once it is read",
+            ("self.on_after_configure.send(sender=self, source=self._conf)",),
+        ),
+        Row(
+            "celery.utils.collections:ConfigurationView.__getitem__",
+            "self, key",
+            "`maps` are asked in their order, the last one are Celery's defaults",
+            ("for mapping in self.maps",),
+        ),
+        Row("celery.app.task:Task.Request", ATTRIBUTE, "our request"),
+        Row("celery.app.task:Task.default_retry_delay", ATTRIBUTE, "ours is shorter"),
+        Row(
+            "celery.app.task:Task.signature_from_request",
+            "self, request=, args=, kwargs=, queue=, **extra_options",
+            "each retry is made here",
+        ),
+        Row(
+            "celery.app.task:Task.retry",
+            "self, args=, kwargs=, exc=, throw=, eta=, countdown=, max_retries=, **options",
+            "as said",
+            ("self.signature_from_request(",),
+        ),
+        Row(
+            "celery.backends.redis:RedisBackend.redis",
+            ATTRIBUTE,
+            "its client library, whose errors are those of a server that is away",
+        ),
+        Row("celery.utils.time:maybe_make_aware", "dt, tz=, naive_as_utc=", "reads an `eta`"),
+    ],
+    "checks": [
+        Row(
+            "celery.apps.worker:Worker.on_before_init",
+            "self, quiet=, **kwargs",
+            "stops what is configured wrong",
+        ),
+        Row("celery.apps.beat:Beat.init_loader", "self", "stops what is configured wrong"),
+        Row(BASE + "Worker", "property", "the command's worker"),
+        Row("celery.app.defaults:_OLD_SETTING_KEYS", ATTRIBUTE, "names that Celery still knows"),
+        Row("celery.app.utils:Settings.finalize", "self", "reads the configuration"),
+        Row("celery.app.utils:Settings.broker_read_url", "property", "as workers read it"),
+        Row("celery.app.utils:Settings.broker_write_url", "property", "as senders read it"),
+        Row("celery.loaders.base:BaseLoader.conf", "property", "the configuration as it was given"),
+    ],
+    "dead_letters": [Row("celery.app.utils:find_app", "app, symbol_by_name=, imp=", "as -A does")],
+    "django": [
+        Row(
+            "celery.contrib.django.task:DjangoTask.apply_async_on_commit",
+            "self, *args, **kwargs",
+            "ours is robust",
+        ),
+        Row(
+            "celery.contrib.django.task:DjangoTask.delay_on_commit",
+            "self, *args, **kwargs",
+            "goes through ours",
+        ),
+    ],
+    "heartbeat": [
+        Row(STEP + "__init__", "self, parent, **kwargs", "removes an old file"),
+        Row(STEP + "requires", ATTRIBUTE, "after the consumer"),
+        Row(START_STOP + "start", "self, parent", "touches the file"),
+        Row(START_STOP + "stop", "self, parent", "removes it"),
+        Row(BEAT + "PersistentScheduler.__init__", "self, *args, **kwargs", "removes an old file"),
+        Row(BEAT + "PersistentScheduler.close", "self", "removes the file"),
+        Row(
+            BEAT + "Scheduler.tick",
+            "self, event_t=, min=, heappop=, heappush=",
+            "asks the broker before it sends, and touches the file",
+        ),
+        Row(BEAT + "Scheduler.connection", "property", "is made anew after an error"),
+        Row(BEAT + "Scheduler.producer", "property", "as its connection"),
+        Row(CONSUMER + "timer", ATTRIBUTE, "touches the file from the worker's own loop"),
+        Row(
+            "kombu.asynchronous.timer:Timer.call_repeatedly",
+            "self, secs, fun, args=, kwargs=, priority=",
+            "as said",
+        ),
+        Row("kombu.asynchronous.timer:Timer.cancel", "self, tref", "as said"),
+    ],
+    "logs": [
+        Row("celery.apps.beat:Beat.__init__", BEAT_OPTIONS, "begins the log, and no banner"),
+        Row(
+            "celery.apps.beat:Beat.run",
+            "self",
+            "what is quiet writes no banner",
+            ("if not self.quiet",),
+        ),
+        Row(BASE + "Beat", "property", "the command's beat"),
+        Row(
+            BASE + "subclass_with_self",
+            "self, Class, name=, attribute=, reverse=, keep_reduce=, **kw",
+            "binds it",
+        ),
+        Row("celery.apps.worker:safe_say", "msg, f=", "ours logs"),
+        Row(
+            "celery.apps.worker:_shutdown_handler",
+            "worker, sig=, how=, callback=, exitcode=, verbose=",
+            "finds `safe_say` in its module when it is called",
+            ("safe_say(f'worker: {how} shutdown (MainProcess)', sys.__stdout__)",),
+        ),
+        Row(
+            "celery.apps.worker:Worker.on_start",
+            "self",
+            "what is quiet writes no banner",
+            ("if not self.quiet",),
+        ),
+        Row("celery.app.log:Logging.redirect_stdouts", "self, loglevel=, name=", "for `print`"),
+        Row("celery.utils.log:get_multiprocessing_logger", "", "the pool's own log"),
+        Row(
+            "celery.app.trace:LOG_RECEIVED",
+            ATTRIBUTE,
+            "names a task as `add[id]`",
+        ),
+    ],
+    "metrics": [
+        Row(STEP + "include_if", "self, parent", "only with a port"),
+        Row(STEP + "requires", ATTRIBUTE, "after the pool, so that no child has the port"),
+        Row(START_STOP + "start", "self, parent", "begins to serve"),
+        Row(STATE + "active_requests", ATTRIBUTE, "how many tasks run"),
+        Row("celery.app.amqp:Queues.consume_from", "property", "the queues of a worker"),
+        Row(
+            BASE + "connection_for_read",
+            "self, url=, **kwargs",
+            "takes `transport_options` beside those of the configuration",
+        ),
+    ],
+    "poison": [
+        Row(STEP + "__init__", "self, parent, **kwargs", "takes the pool's place"),
+        Row(STEP + "requires", ATTRIBUTE, "after the consumer"),
+        Row(START_STOP + "start", "self, parent", "what was held will come again"),
+        Row(START_STOP + "stop", "self, parent", "lets go of what is held"),
+        Row(
+            CONSUMER + "Blueprint.shutdown",
+            "self, parent",
+            "calls `shutdown` of each step when the worker leaves",
+            ("self.send_all(parent, 'shutdown')",),
+        ),
+        Row(CONSUMER + "on_task_request", ATTRIBUTE, "is replaced before the strategies read it"),
+        Row(CONSUMER + "pool", ATTRIBUTE, "how many tasks can run"),
+        Row("celery.concurrency.base:BasePool.num_processes", "property", "as said"),
+        Row(STATE + "reserved_requests", ATTRIBUTE, "what the pool has, and what is held"),
+        Row(STATE + "should_stop", ATTRIBUTE, "nothing starts in a worker that leaves"),
+        Row(
+            STATE + "task_ready",
+            "request, successful=, remove_request=, discard_active_request=, "
+            "discard_reserved_request=, discard_scheduled_request=",
+            "a message that is put aside is no longer reserved",
+        ),
+        Row(REQUEST + "_context", "property", "what a result backend asks for"),
+        Row(REQUEST + "store_errors", "property", "as said"),
+        Row(REQUEST + "delivery_info", "property", "whether it was delivered again"),
+        Row(REQUEST + "message", "property", "what is put aside"),
+        Row(REQUEST + "acknowledge", "self", "once it is put aside"),
+        Row(
+            "celery.backends.base:Backend.mark_as_failure",
+            "self, task_id, exc, traceback=, request=, store_result=, call_errbacks=, state=",
+            "the result of a task whose message is put aside",
+        ),
+        Row(
+            "kombu.asynchronous.timer:Timer.call_after",
+            "self, secs, fun, args=, kwargs=, priority=",
+            "looks again",
+        ),
+    ],
+    "rabbitmq": [
+        Row(BASE + "__init__", APP_OPTIONS, "remembers what it has declared"),
+        Row(
+            "celery.app.routes:Router.route",
+            "self, options, name, args=, kwargs=, task_type=",
+            "tells the queue of a delayed task, as Celery will",
+        ),
+        Row(
+            BASE + "send_task",
+            SEND_OPTIONS,
+            "routes a task that is sent by its name with the options of the task",
+            (
+                "options = dict(filtered_opts, **options)",
+                "options, route_name or name, args, kwargs, task_type",
+            ),
+        ),
+        Row(
+            DELAYED + "declare_native_delayed_delivery_exchanges_and_queues",
+            "connection, queue_type, prefix=",
+            "as a worker does at its start",
+        ),
+        Row(
+            DELAYED + "bind_queue_to_native_delayed_delivery_exchange",
+            "connection, queue, prefix=",
+            "as a worker does at its start",
+        ),
+        Row(
+            DELAYED + "calculate_routing_key",
+            "countdown, routing_key",
+            "puts 28 digits before a routing key",
+            ("{MAX_NUMBER_OF_BITS_TO_USE}b}') + f'.{routing_key}'",),
+        ),
+        Row(
+            "kombu.messaging:Consumer._active_tags",
+            ATTRIBUTE,
+            "tells the queue of a consumer tag",
+        ),
+        Row("kombu.compression:compress", "body, content_type", "a letter holds what was sent"),
+        Row("kombu.message:Message.errors", ATTRIBUTE, "whether it could be decompressed"),
+    ],
+    "redis": [
+        Row(
+            CONSUMER + "on_connection_error_after_connected",
+            "self, exc",
+            "closing the channel fails the first time",
+        ),
+        Row("kombu.connection:Connection.maybe_close_channel", "self, channel", "as said"),
+    ],
+    "redis_transport": [
+        Row("kombu.transport:TRANSPORT_ALIASES", ATTRIBUTE, "the transport of a URL"),
+        Row(
+            "kombu.transport.virtual.base:Message.__init__",
+            "self, payload, channel=, **kwargs",
+            "reads any bytes",
+        ),
+        Row("kombu.transport.virtual.base:Message._raw", ATTRIBUTE, "when a message is due"),
+        Row(QOS + "append", "self, message, delivery_tag", "what was taken is recorded"),
+        Row(QOS + "ack", "self, delivery_tag", "travels with the next take"),
+        Row(QOS + "reject", "self, delivery_tag, requeue=", "as `ack`"),
+        Row(QOS + "restore_unacked", "self, client=", "gives back in order, or later"),
+        Row(QOS + "restore_visible", "self, start=, num=, interval=", "without a mutex"),
+        Row(QOS + "restore_by_tag", "self, tag, client=, leftmost=", "gives back in one step"),
+        Row(QOS + "_delivered", ATTRIBUTE, "what is not acknowledged"),
+        Row(QOS + "_vrestore_count", ATTRIBUTE, "not every look restores"),
+        Row(QOS + "unacked_key", "property", "where unacknowledged messages are"),
+        Row(QOS + "unacked_index_key", "property", "and since when"),
+        Row(QOS + "visibility_timeout", "property", "as said"),
+        Row(CHANNEL + "__init__", "self, *args, **kwargs", "prepares the first take"),
+        Row(CHANNEL + "QoS", ATTRIBUTE, "ours"),
+        Row(VIRTUAL + "Message", ATTRIBUTE, "ours"),
+        Row(CHANNEL + "_put", "self, queue, message, **kwargs", "rings the bell"),
+        Row(CHANNEL + "basic_consume", "self, queue, *args, **kwargs", "starts with a take"),
+        Row(VIRTUAL + "basic_get", "self, queue, no_ack=, **kwargs", "takes and records"),
+        Row(CHANNEL + "_brpop_start", "self, timeout=", "takes, or waits for bells"),
+        Row(CHANNEL + "_brpop_read", "self, **options", "hands over what was taken"),
+        Row(CHANNEL + "_on_connection_disconnect", "self, connection", "a take may be lost"),
+        Row(CHANNEL + "close", "self", "what was taken goes back"),
+        Row(CHANNEL + "_has_queue", "self, queue, **kwargs", "counts delayed messages"),
+        Row(VIRTUAL + "queue_delete", "self, queue, if_unused=, if_empty=, **kwargs", "as said"),
+        Row(CHANNEL + "_purge", "self, queue", "as said"),
+        Row(
+            CHANNEL + "_delete",
+            "self, queue, exchange, routing_key, pattern, *args, **kwargs",
+            "as said",
+        ),
+        Row(
+            CHANNEL + "_queue_bind",
+            "self, exchange, routing_key, pattern, queue",
+            "on a full server, too",
+        ),
+        Row(CHANNEL + "_refresh_binding", "property", "on a full server, too"),
+        Row("kombu.transport.redis:REFRESH_BINDING", ATTRIBUTE, "its script"),
+        Row(CHANNEL + "_in_poll", ATTRIBUTE, "the connection that waits"),
+        Row(CHANNEL + "_brpop_sent_at", ATTRIBUTE, "when its wait began"),
+        Row(CHANNEL + "_flush_brpop_reauth", "self", "once a wait is over"),
+        Row(CHANNEL + "_closing", ATTRIBUTE, "what comes now goes back"),
+        Row(CHANNEL + "_expires", ATTRIBUTE, "how long a queue lives"),
+        Row(CHANNEL + "_queue_cycle", ATTRIBUTE, "whose turn it is"),
+        Row(CHANNEL + "_q_for_pri", "self, queue, pri", "the list of a priority"),
+        Row(CHANNEL + "_create_client", "self, asynchronous=", "a client with the prefix"),
+        Row(CHANNEL + "_disconnect_pools", "self", "when it is closed"),
+        Row(CHANNEL + "_maybe_update_queues_expire", "self, client, queue", "as kombu"),
+        Row(CHANNEL + "conn_or_acquire", "self, client=", "a client"),
+        Row(CHANNEL + "brpop_timeout", ATTRIBUTE, "the length of a wait"),
+        Row(CHANNEL + "global_keyprefix", ATTRIBUTE, "before each key"),
+        Row(CHANNEL + "keyprefix_binding_permanent", ATTRIBUTE, "the table of bindings"),
+        Row(CHANNEL + "priority_steps", ATTRIBUTE, "the lists of a queue"),
+        Row(VIRTUAL + "_active_queues", ATTRIBUTE, "what is consumed"),
+        Row(VIRTUAL + "_get_message_priority", "self, message, reverse=", "the list it goes to"),
+        Row(VIRTUAL + "_lookup", "self, exchange, routing_key, default=", "of kombu's records"),
+        Row(TRANSPORT + "__init__", "self, *args, **kwargs", "polls with ours"),
+        Row(TRANSPORT + "Channel", ATTRIBUTE, "ours"),
+        Row("kombu.transport.redis:SentinelTransport.Channel", ATTRIBUTE, "ours"),
+        Row(TRANSPORT + "register_with_event_loop", "self, connection, loop", "takes many at once"),
+        Row(TRANSPORT + "cycle", ATTRIBUTE, "the poller"),
+        Row(TRANSPORT + "_callbacks", ATTRIBUTE, "who consumes a queue"),
+        Row(TRANSPORT + "_deliver", "self, message, queue", "hands a message over"),
+        Row("kombu.transport.redis:MultiChannelPoller.on_poll_start", "self", "sends what is due"),
+        Row("kombu.transport.redis:MultiChannelPoller._channels", ATTRIBUTE, "as said"),
+    ],
+    "worker": [
+        Row(REQUEST + "__init__", REQUEST_OPTIONS, "refuses what Celery cannot run"),
+        Row(
+            REQUEST + "on_failure",
+            "self, exc_info, send_failed_event=, return_ok=",
+            "a MemoryError is raised there, and would end the worker",
+            ("raise MemoryError(",),
+        ),
+        Row(REQUEST + "on_accepted", "self, pid, time_accepted", "announces the start"),
+        Row(REQUEST + "on_timeout", "self, soft, timeout", "its lines name the request"),
+        Row(REQUEST + "cancel", "self, pool, signal=, emit_retry=", "writes no result"),
+        Row(REQUEST + "_payload", "property", "the parts of a message's body"),
+        Row(REQUEST + "request_dict", "property", "its headers"),
+        Row(REQUEST + "time_start", ATTRIBUTE, "how long it took"),
+        Row(REQUEST + "eta", "property", "is checked"),
+        Row(
+            REQUEST + "_retry_worker_lost",
+            "self, exc, exc_info",
+            "a task whose process died is tried again after our `default_retry_delay`",
+            ("countdown = task.default_retry_delay", "task.signature_from_request("),
+        ),
+        Row(
+            "celery.worker.request:create_request_cls",
+            "base, task, pool, hostname, eventer, ref=, revoked_tasks=, task_ready=, trace=, app=",
+            "makes a subclass for each task, with an `on_success` of its own",
+            ("class Request(base)", "def on_success(self,", "callback=self.on_success"),
+        ),
+        Row(
+            "celery.worker.strategy:default",
+            "task, app, consumer, info=, error=, task_reserved=, to_system_tz=, bytes=, "
+            "proto1_to_proto2=",
+            "uses the task's `Request`, and the consumer's `on_task_request` at that moment",
+            ("symbol_by_name(task.Request)", "handle = consumer.on_task_request"),
+        ),
+        Row(
+            CONSUMER + "create_task_handler",
+            "self, promise=",
+            "what it raises ends the worker; it calls our four handlers",
+            (
+                "self.on_unknown_message",
+                "self.on_unknown_task",
+                "self.on_invalid_task",
+                "self.on_decode_error",
+            ),
+        ),
+        Row(CONSUMER + "on_unknown_message", "self, body, message", "puts it aside"),
+        Row(CONSUMER + "on_unknown_task", "self, body, message, exc", "puts it aside"),
+        Row(CONSUMER + "on_invalid_task", "self, body, message, exc", "puts it aside"),
+        Row(CONSUMER + "on_decode_error", "self, message, exc", "puts it aside"),
+        Row(CONSUMER + "connection_errors", ATTRIBUTE, "what is no fault of a message"),
+        Row("billiard.einfo:ExceptionWithTraceback.exc", ATTRIBUTE, "an error as a pool wraps it"),
+        Row("billiard.einfo:ExceptionInfo.exception", ATTRIBUTE, "is replaced"),
+    ],
+}
+ROWS = [
+    pytest.param(module, row, id=f"{module}-{row.name}")
+    for module in TABLE
+    for row in TABLE[module]
+]
+
+
+def find(name: str) -> Any:
+    """Return what a name stands for; None for an attribute that only objects have.
+
+    Raises AttributeError if there is no such name.
+    """
+    module_name, _, path = name.partition(":")
+    found: Any = importlib.import_module(module_name)
+    *parents, last = path.split(".")
+    for parent in parents:
+        found = getattr(found, parent)
+    if isinstance(found, ModuleType):
+        return getattr(found, last)
+    for each in found.__mro__:
+        if last in vars(each):
+            return vars(each)[last]
+    if any(last in set_on_self(each) for each in found.__mro__[:-1]):
+        return None
+    raise AttributeError
+
+
+def set_on_self(cls: type) -> Iterator[str]:
+    """Yield the names of the attributes that the methods of a class set on `self`."""
+    for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self"), ctx=ast.Store()):
+                yield node.attr
+
+
+def signature_of(found: object) -> str:
+    """Return the parameters of a function as the table writes them."""
+    if isinstance(found, property) or type(found).__name__ == "cached_property":
+        return "property"
+    if isinstance(found, type) or not callable(found):
+        return ATTRIBUTE
+    stars: dict[Any, str] = {
+        inspect.Parameter.VAR_POSITIONAL: "*",
+        inspect.Parameter.VAR_KEYWORD: "**",
+    }
+    return ", ".join(
+        stars.get(each.kind, "") + each.name + "=" * (each.default is not each.empty)
+        for each in inspect.signature(found).parameters.values()
+    )
+
+
+def library_of(name: str) -> str:
+    """Return the library that a name belongs to, and its version here."""
+    library = name.partition(".")[0].partition(":")[0]
+    return f"{library} {version(library)}"
+
+
+@pytest.mark.parametrize(("module", "row"), ROWS)
+def test_each_name_is_still_what_it_was(module: str, row: Row) -> None:
+    name = row.name.replace(":", ".")
+    again = f"runtime/{module}.py relies on it ({row.why}): read it again"
+    try:
+        found = find(row.name)
+    except (AttributeError, ImportError):
+        pytest.fail(f"{library_of(row.name)} has no {name}; {again}", pytrace=False)
+    if (signature := signature_of(found)) != row.signature:
+        text = f"({signature}) instead of ({row.signature})"
+        pytest.fail(f"{library_of(row.name)}: {name} has {text}; {again}", pytrace=False)
+    for text in row.holds:
+        if text not in inspect.getsource(found):
+            pytest.fail(f"{library_of(row.name)}: {name} has no {text!r}; {again}", pytrace=False)
+
+
+@pytest.mark.parametrize("library", READ_IN)
+def test_each_library_has_the_version_in_which_it_was_read(library: str) -> None:
+    if not version(library).startswith(f"{READ_IN[library]}."):
+        pytest.fail(
+            f"{library} {version(library)} is here, and {READ_IN[library]} was read: read what "
+            "the rows of the table name, then change READ_IN",
+            pytrace=False,
+        )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_override_has_a_row(module: str) -> None:
+    runtime = importlib.import_module(f"runtime.{module}")
+    classes = [each for each in vars(runtime).values() if isinstance(each, type)]
+    rows = {row.name for row in TABLE.get(module, [])}
+    for cls in [each for each in classes if each.__module__ == runtime.__name__]:
+        for name in vars(cls).keys() - GIVEN:
+            for base in cls.__mro__[1:]:
+                if base.__module__.partition(".")[0] in READ_IN and name in vars(base):
+                    # Celery's metaclass puts the module before the name of a step.
+                    row = f"{base.__module__}:{base.__qualname__.rpartition('.')[2]}.{name}"
+                    signature = signature_of(vars(base)[name])
+                    if row not in rows:
+                        missing = f"Row({row!r}, {signature!r}, 'why')"
+                        pytest.fail(f"TABLE[{module!r}] has no {missing}", pytrace=False)
+                    break
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_private_name_of_others_has_a_row(module: str) -> None:
+    tree = ast.parse((RUNTIME / f"{module}.py").read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    ours = {each.name for each in nodes if isinstance(each, ast.FunctionDef | ast.ClassDef)}
+    attributes = [each for each in nodes if isinstance(each, ast.Attribute)]
+    ours |= {each.attr for each in attributes if isinstance(each.ctx, ast.Store)}
+    private = {each.attr for each in attributes if each.attr[0] == "_" and each.attr[:2] != "__"}
+    rows = {row.name.rpartition(".")[2] for row in TABLE.get(module, [])}
+    missing = private - ours - rows
+    if missing:
+        pytest.fail(f"TABLE[{module!r}] has no row for {', '.join(missing)}", pytrace=False)
+
+
+def test_the_table_names_modules_that_are_there_and_no_row_twice() -> None:
+    assert set(TABLE) <= set(MODULES)
+    assert all(len({row.name for row in rows}) == len(rows) for rows in TABLE.values())

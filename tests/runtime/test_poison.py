@@ -1,0 +1,256 @@
+"""Messages that no worker can do are put aside, and stop nobody."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from celery import signals, states
+from celery.exceptions import NotRegistered
+
+from runtime import poison
+from runtime.letters import HEADER
+from runtime.worker import message_buried
+from tests.runtime.conftest import MakeApp, StartWorker, Take, length
+from tests.service import DEADLINE, wait_until
+
+
+@pytest.fixture
+def app(make_app: MakeApp, kind: str) -> Any:
+    """Return an app on each broker, whose workers put messages aside."""
+    app = make_app(kind, redelivery_limit=2)
+    poison.install(app)
+    return app
+
+
+@pytest.fixture
+def redelivered(take: Take) -> Callable[..., Any]:
+    """Give a function that sends a task which a worker had taken, and which has some strikes."""
+
+    def redelivered(task: Any, strikes: int, queue: str | None = None) -> Any:
+        result = task.apply_async(queue=queue)
+        take(task.app, task.app.amqp.queues[queue] if queue else None).requeue()
+        ledger = poison.Ledger(task.app)
+        for _ in range(strikes):
+            ledger.add(result.id)
+        return result
+
+    return redelivered
+
+
+def count(app: Any, task_id: str) -> int:
+    """Return the strikes of a task."""
+    return poison.Ledger(app).count(task_id)
+
+
+def test_strikes_are_counted_in_the_broker_and_forgotten(app: Any) -> None:
+    ledger = poison.Ledger(app)
+    assert ledger.count("one") == 0
+    assert ledger.add("one")
+    assert ledger.add("one")
+    assert ledger.add("two")
+    assert (count(app, "one"), count(app, "two")) == (2, 1)
+    ledger.clear("one")
+    ledger.clear("absent")
+    assert (count(app, "one"), count(app, "two")) == (0, 1)
+
+
+def test_slow_calls_are_done_in_their_order_and_their_errors_kept() -> None:
+    errands, done = poison.Errands("errands"), list[int]()
+    futures = [errands.do(done.append, number) for number in range(5)]
+    failed = errands.do(int, "no number")
+    assert errands.do(int, "7").result(DEADLINE) == 7
+    assert done == [0, 1, 2, 3, 4]
+    assert all(future.done() for future in futures)
+    assert isinstance(failed.exception(), ValueError)
+
+
+def test_a_message_that_killed_its_worker_too_often_becomes_a_dead_letter(
+    app: Any,
+    run_worker: StartWorker,
+    redelivered: Callable[..., Any],
+    take: Take,
+) -> None:
+    runs: list[int] = []
+    causes: list[str] = []
+
+    @app.task(name="kill")
+    def kill(number: int) -> None:
+        runs.append(number)
+
+    def note(cause: str, **_: Any) -> None:
+        causes.append(cause)
+
+    message_buried.connect(note)
+    killer = redelivered(kill.s(1), 2)
+    with run_worker(app):
+        kill.delay(2).get(timeout=DEADLINE)
+        with pytest.raises(Exception, match="the worker died 3 times while it ran") as failure:
+            killer.get(timeout=DEADLINE)
+        wait_until(lambda: count(app, killer.id) == 0, "its strikes are still there")
+    assert type(failure.value).__name__ == "WorkerKilledError"
+    assert app.dead_letter_queue.name in str(failure.value)
+    assert runs == [2]
+    assert causes == ["died"]
+    assert length(app) == 0
+    about = take(app, app.dead_letter_queue).headers[HEADER]
+    assert about["id"] == killer.id
+    assert about["task"] == "kill"
+    assert about["reason"] == "the worker died 3 times while it ran"
+    assert about["routing_key"] == app.main
+
+
+def test_a_message_that_comes_again_is_done_and_loses_its_strike(
+    app: Any,
+    run_worker: StartWorker,
+    redelivered: Callable[..., Any],
+) -> None:
+    during: list[int] = []
+
+    @app.task(bind=True)
+    def note(self: Any) -> None:
+        during.append(count(app, self.request.id))
+
+    result = redelivered(note, 0)
+    with run_worker(app):
+        result.get(timeout=DEADLINE)
+        wait_until(lambda: count(app, result.id) == 0, "its strike is still there")
+    assert during == [1]
+
+
+def test_a_message_with_a_strike_has_the_worker_to_itself(
+    app: Any,
+    run_worker: StartWorker,
+    redelivered: Callable[..., Any],
+) -> None:
+    received: set[str] = set()
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+    buried: list[str] = []
+
+    @app.task
+    def work(name: str, until: int) -> None:
+        beside[name] = set(running)
+        running.add(name)
+        wait_until(lambda: len(buried) >= until, f"{name}: not told to end")
+        running.discard(name)
+
+    def note(request: Any, **_: Any) -> None:
+        received.add(request.args[0])
+
+    def note_buried(cause: str, **_: Any) -> None:
+        buried.append(cause)
+
+    def let_the_guard_look() -> None:
+        """Return when the guard has put another message aside, after its other calls."""
+        before = len(buried)
+        app.send_task("unknown")
+        wait_until(lambda: len(buried) > before, "it was not put aside")
+
+    signals.task_received.connect(note)
+    message_buried.connect(note_buried)
+    app.conf.worker_prefetch_multiplier = 4
+    other = f"{app.main}.other"
+    suspect = redelivered(work.s("suspect", 3), 1, other)
+    first = work.delay("first", 2)
+    with run_worker(app, pool="threads", concurrency=3) as worker:
+        wait_until(lambda: "first" in running, "the first did not start")
+        worker.consumer.call_soon(worker.consumer.add_task_queue, other)
+        wait_until(lambda: "suspect" in received, "it did not come")
+        # It could start: its strikes are counted, then another one is added.
+        for _ in range(2):
+            let_the_guard_look()
+        wait_until(lambda: "suspect" in running, "it did not start")
+        last = work.delay("last", 0)
+        wait_until(lambda: "last" in received, "the last did not come")
+        let_the_guard_look()
+        for result in (first, suspect, last):
+            result.get(timeout=DEADLINE)
+    assert beside == {"first": set(), "suspect": set(), "last": set()}
+
+
+def test_a_worker_that_leaves_takes_back_the_strikes_of_unfinished_tasks(
+    app: Any,
+    run_worker: StartWorker,
+    redelivered: Callable[..., Any],
+) -> None:
+    started, release = threading.Event(), threading.Event()
+
+    @app.task
+    def hold() -> None:
+        started.set()
+        release.wait(DEADLINE)
+
+    result = redelivered(hold, 0)
+    try:
+        with run_worker(app, pool="threads", concurrency=2):
+            assert started.wait(DEADLINE)
+            assert count(app, result.id) == 1
+        assert count(app, result.id) == 0
+    finally:
+        release.set()
+
+
+BAD: dict[str, tuple[str, dict[str, Any], dict[str, str], str]] = {
+    "no JSON": ("{", {"task": "add", "id": "bad"}, {}, "unreadable"),
+    "no object": ("[]", {"task": "add", "id": "bad"}, {}, "unreadable"),
+    "no header": (json.dumps([[], {}, {}]), {}, {}, "unreadable"),
+    "no id": (json.dumps([[], {}, {}]), {"task": "add"}, {}, "unreadable"),
+    "no such task": (json.dumps([[], {}, {}]), {"task": "other", "id": "bad"}, {}, "unregistered"),
+    "a pickle": (
+        "x",
+        {"task": "add", "id": "bad"},
+        {"content_type": "application/x-python-serialize"},
+        "unreadable",
+    ),
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_a_message_that_is_no_task_is_put_aside_and_the_next_one_is_done(
+    app: Any,
+    run_worker: StartWorker,
+    take: Take,
+    bad: str,
+) -> None:
+    body, headers, properties, cause = BAD[bad]
+    causes: list[str] = []
+
+    def note(cause: str, **_: Any) -> None:
+        causes.append(cause)
+
+    @app.task(name="add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    message_buried.connect(note)
+    properties = {"content_type": "application/json", "content_encoding": "utf-8"} | properties
+    with app.connection_for_write() as connection:
+        app.amqp.queues[app.main](connection.default_channel).declare()
+        producer = app.amqp.Producer(connection, auto_declare=False)
+        producer.publish(body, exchange="", routing_key=app.main, headers=headers, **properties)
+    with run_worker(app):
+        assert add.delay(2, 3).get(timeout=DEADLINE) == 5
+        wait_until(lambda: causes, "it was not put aside")
+        if "id" in headers:
+            result = app.AsyncResult("bad")
+            wait_until(lambda: result.state == states.FAILURE, "nobody was told")
+            assert type(result.result).__name__ == "UnreadableMessageError"
+            result.forget()
+    assert causes == [cause]
+    assert length(app) == 0
+    letter = take(app, app.dead_letter_queue)
+    assert letter.headers[HEADER]["task"] == headers.get("task")
+    assert letter.headers[HEADER]["reason"]
+
+
+def test_without_the_part_a_worker_drops_what_it_does_not_know_as_celery_does(
+    make_app: MakeApp, kind: str, run_worker: StartWorker
+) -> None:
+    app = make_app(kind)
+    unknown = app.send_task("unknown")
+    with run_worker(app), pytest.raises(NotRegistered):
+        unknown.get(timeout=DEADLINE)
+    assert length(app) == 0
+    assert length(app, app.dead_letter_queue.name) == 0
