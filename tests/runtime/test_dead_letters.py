@@ -87,7 +87,7 @@ def test_a_message_that_somebody_else_put_there_stays(app: Any) -> None:
         app.amqp.Producer(connection).publish("odd", routing_key=queue.name, declare=[queue])
     for retry_all in (False, True):
         (about,), retried = go_through(app, set(), retry_all=retry_all)
-        assert about["reason"] == "somebody put it here"
+        assert about["reason"] == "it is not from this service"
         assert retried == []
 
 

@@ -23,7 +23,8 @@ READ_IN = {"amqp": "5.4", "billiard": "4.3", "celery": "5.7", "kombu": "5.7", "r
 ATTRIBUTE = ""  # the signature of what is no function
 # What Python and Celery's metaclass put into every class.
 GIVEN = {"__annotations__", "__doc__", "__module__", "__qualname__", "name"}
-GIVEN |= {"__static_attributes__", "__firstlineno__"}
+GIVEN |= {"__static_attributes__", "__firstlineno__", "__abstractmethods__", "__parameters__"}
+GIVEN |= {"__subclasshook__", "_abc_impl", "_is_protocol"}
 
 
 class Row(NamedTuple):
@@ -47,6 +48,13 @@ STEP = "celery.bootsteps:Step."
 START_STOP = "celery.bootsteps:StartStopStep."
 TRANSPORT = "kombu.transport.redis:Transport."
 VIRTUAL = "kombu.transport.virtual.base:Channel."
+AMQP = "amqp."
+CONNECTION_OPTIONS = (
+    "self, host=, userid=, password=, login_method=, login_response=, authentication=, "
+    "virtual_host=, locale=, client_properties=, ssl=, connect_timeout=, channel_max=, "
+    "frame_max=, heartbeat=, on_open=, on_blocked=, on_unblocked=, confirm_publish=, on_tune_ok=, "
+    "read_timeout=, write_timeout=, socket_settings=, frame_handler=, frame_writer=, **kwargs"
+)
 APP_OPTIONS = (
     "self, main=, loader=, backend=, amqp=, events=, log=, control=, set_as_current=, tasks=, "
     "broker=, include=, changes=, config_source=, fixups=, task_cls=, autofinalize=, namespace=, "
@@ -135,6 +143,11 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     "heartbeat": [
+        Row(
+            BEAT + "Scheduler.apply_async",
+            "self, entry, producer=, advance=, **kwargs",
+            "says in a line why an entry could not be sent",
+        ),
         Row(STEP + "__init__", "self, parent, **kwargs", "removes an old file"),
         Row(STEP + "requires", ATTRIBUTE, "after the consumer"),
         Row(START_STOP + "start", "self, parent", "touches the file"),
@@ -242,6 +255,11 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     "rabbitmq": [
+        Row(
+            CONSUMER + "on_connection_error_after_connected",
+            "self, exc",
+            "names the setting when a task outlasts it",
+        ),
         Row(BASE + "__init__", APP_OPTIONS, "remembers what it has declared"),
         Row(
             "celery.app.routes:Router.route",
@@ -281,7 +299,42 @@ TABLE: dict[str, list[Row]] = {
         Row("kombu.compression:compress", "body, content_type", "a letter holds what was sent"),
         Row("kombu.message:Message.errors", ATTRIBUTE, "whether it could be decompressed"),
     ],
+    "rabbitmq_transport": [
+        Row(
+            "amqp.exceptions:AMQPError.__init__",
+            "self, reply_text=, method_sig=, method_name=, reply_code=",
+            "an error with a text of its own",
+        ),
+        Row(
+            AMQP + "channel:Channel._basic_publish",
+            "self, msg, exchange=, routing_key=, mandatory=, immediate=, timeout=, "
+            "confirm_timeout=, argsig=",
+            "notes that a confirm is due",
+        ),
+        Row(AMQP + "channel:Channel._on_basic_ack", "self, delivery_tag, multiple", "it came"),
+        Row(AMQP + "channel:Channel._on_basic_nack", "self, delivery_tag, multiple", "it came"),
+        Row(AMQP + "channel:Channel.basic_publish_confirm", "self, *args, **kwargs", "bounds it"),
+        Row(
+            AMQP + "channel:Channel.close",
+            "self, reply_code=, reply_text=, method_sig=, argsig=",
+            "not while RabbitMQ blocks: it would not answer",
+        ),
+        Row(AMQP + "channel:Channel.collect", "self", "no confirm is due any more"),
+        Row("kombu.transport.pyamqp:Connection.Channel", ATTRIBUTE, "our channels"),
+        Row("kombu.transport.pyamqp:Transport.Connection", ATTRIBUTE, "our connections"),
+        Row(AMQP + "connection:Connection.__init__", CONNECTION_OPTIONS, "adds `patience`"),
+        Row(AMQP + "connection:Connection._on_blocked", "self", "notes it"),
+        Row(AMQP + "connection:Connection._on_unblocked", "self", "notes it"),
+        Row(
+            AMQP + "connection:Connection.close",
+            "self, reply_code=, reply_text=, method_sig=, argsig=",
+            "keeps one that RabbitMQ blocks",
+        ),
+        Row(AMQP + "connection:Connection.drain_events", "self, timeout=", "bounds the wait"),
+        Row("kombu.transport:TRANSPORT_ALIASES", ATTRIBUTE, "the transport of a URL"),
+    ],
     "redis": [
+        Row(CONSUMER + "ensure_connected", "self, conn", "ends where Redis refuses the worker"),
         Row(
             CONSUMER + "on_connection_error_after_connected",
             "self, exc",
@@ -290,6 +343,13 @@ TABLE: dict[str, list[Row]] = {
         Row("kombu.connection:Connection.maybe_close_channel", "self, channel", "as said"),
     ],
     "redis_transport": [
+        Row(
+            "kombu.transport.redis:GlobalKeyPrefixMixin.pipeline",
+            "self, transaction=, shard_hint=",
+            "a full server refuses each transaction",
+        ),
+        Row(CHANNEL + "_get_client", "self", "gives that client"),
+        Row("kombu.asynchronous.hub:Hub._waker", ATTRIBUTE, "lets the loop turn at once"),
         Row("kombu.transport:TRANSPORT_ALIASES", ATTRIBUTE, "the transport of a URL"),
         Row(
             "kombu.transport.virtual.base:Message.__init__",
@@ -362,6 +422,8 @@ TABLE: dict[str, list[Row]] = {
         Row("kombu.transport.redis:MultiChannelPoller._channels", ATTRIBUTE, "as said"),
     ],
     "worker": [
+        Row(CONSUMER + "on_connection_error_after_connected", "self, exc", "ends if refused"),
+        Row(CONSUMER + "on_connection_error_before_connected", "self, exc", "ends if refused"),
         Row(REQUEST + "__init__", REQUEST_OPTIONS, "refuses what Celery cannot run"),
         Row(
             REQUEST + "on_failure",

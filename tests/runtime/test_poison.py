@@ -26,34 +26,34 @@ def app(make_app: MakeApp, kind: str) -> Any:
 
 @pytest.fixture
 def redelivered(take: Take) -> Callable[..., Any]:
-    """Give a function that sends a task which a worker had taken, and which has some strikes."""
+    """Give a function that sends a task which a worker had taken, and started so often."""
 
-    def redelivered(task: Any, strikes: int, queue: str | None = None) -> Any:
+    def redelivered(task: Any, starts: int, queue: str | None = None) -> Any:
         result = task.apply_async(queue=queue)
         take(task.app, task.app.amqp.queues[queue] if queue else None).requeue()
-        ledger = poison.Ledger(task.app)
-        for _ in range(strikes):
-            ledger.add(result.id)
+        if starts > 1:  # the first start is not counted
+            poison.Ledger(task.app).note(result.id, starts)
         return result
 
     return redelivered
 
 
-def count(app: Any, task_id: str) -> int:
-    """Return the strikes of a task."""
-    return poison.Ledger(app).count(task_id)
+def is_counted(app: Any, task_id: str) -> bool:
+    """Tell whether the starts of a task are counted."""
+    return length(app, f"{app.main}.starts.{task_id}") > 0
 
 
-def test_strikes_are_counted_in_the_broker_and_forgotten(app: Any) -> None:
+def test_starts_are_counted_in_the_broker_and_forgotten(app: Any) -> None:
     ledger = poison.Ledger(app)
-    assert ledger.count("one") == 0
-    assert ledger.add("one")
-    assert ledger.add("one")
-    assert ledger.add("two")
-    assert (count(app, "one"), count(app, "two")) == (2, 1)
+    assert ledger.starts("one") == 1  # it was delivered, so one worker has started it
+    assert ledger.note("one", 2)
+    assert ledger.note("one", 3)
+    assert ledger.note("two", 0)
+    assert (poison.Ledger(app).starts("one"), poison.Ledger(app).starts("two")) == (3, 0)
     ledger.clear("one")
     ledger.clear("absent")
-    assert (count(app, "one"), count(app, "two")) == (0, 1)
+    assert not is_counted(app, "one")
+    assert is_counted(app, "two")
 
 
 def test_slow_calls_are_done_in_their_order_and_their_errors_kept() -> None:
@@ -83,12 +83,12 @@ def test_a_message_that_killed_its_worker_too_often_becomes_a_dead_letter(
         causes.append(cause)
 
     message_buried.connect(note)
-    killer = redelivered(kill.s(1), 2)
+    killer = redelivered(kill.s(1), 3)
     with run_worker(app):
         kill.delay(2).get(timeout=DEADLINE)
         with pytest.raises(Exception, match="the worker died 3 times while it ran") as failure:
             killer.get(timeout=DEADLINE)
-        wait_until(lambda: count(app, killer.id) == 0, "its strikes are still there")
+        wait_until(lambda: not is_counted(app, killer.id), "its count is still there")
     assert type(failure.value).__name__ == "WorkerKilledError"
     assert app.dead_letter_queue.name in str(failure.value)
     assert runs == [2]
@@ -101,7 +101,7 @@ def test_a_message_that_killed_its_worker_too_often_becomes_a_dead_letter(
     assert about["routing_key"] == app.main
 
 
-def test_a_message_that_comes_again_is_done_and_loses_its_strike(
+def test_a_message_that_comes_again_is_done_and_loses_its_count(
     app: Any,
     run_worker: StartWorker,
     redelivered: Callable[..., Any],
@@ -110,16 +110,16 @@ def test_a_message_that_comes_again_is_done_and_loses_its_strike(
 
     @app.task(bind=True)
     def note(self: Any) -> None:
-        during.append(count(app, self.request.id))
+        during.append(poison.Ledger(app).starts(self.request.id))
 
-    result = redelivered(note, 0)
+    result = redelivered(note, 1)
     with run_worker(app):
         result.get(timeout=DEADLINE)
-        wait_until(lambda: count(app, result.id) == 0, "its strike is still there")
-    assert during == [1]
+        wait_until(lambda: not is_counted(app, result.id), "its count is still there")
+    assert during == [2]
 
 
-def test_a_message_with_a_strike_has_the_worker_to_itself(
+def test_a_message_that_two_workers_did_not_survive_has_one_to_itself(
     app: Any,
     run_worker: StartWorker,
     redelivered: Callable[..., Any],
@@ -152,13 +152,13 @@ def test_a_message_with_a_strike_has_the_worker_to_itself(
     message_buried.connect(note_buried)
     app.conf.worker_prefetch_multiplier = 4
     other = f"{app.main}.other"
-    suspect = redelivered(work.s("suspect", 3), 1, other)
+    suspect = redelivered(work.s("suspect", 3), 2, other)
     first = work.delay("first", 2)
     with run_worker(app, pool="threads", concurrency=3) as worker:
         wait_until(lambda: "first" in running, "the first did not start")
         worker.consumer.call_soon(worker.consumer.add_task_queue, other)
         wait_until(lambda: "suspect" in received, "it did not come")
-        # It could start: its strikes are counted, then another one is added.
+        # It could start: its starts are read, then one more is noted.
         for _ in range(2):
             let_the_guard_look()
         wait_until(lambda: "suspect" in running, "it did not start")
@@ -170,7 +170,7 @@ def test_a_message_with_a_strike_has_the_worker_to_itself(
     assert beside == {"first": set(), "suspect": set(), "last": set()}
 
 
-def test_a_worker_that_leaves_takes_back_the_strikes_of_unfinished_tasks(
+def test_a_worker_that_leaves_removes_the_counts_of_unfinished_tasks(
     app: Any,
     run_worker: StartWorker,
     redelivered: Callable[..., Any],
@@ -182,12 +182,12 @@ def test_a_worker_that_leaves_takes_back_the_strikes_of_unfinished_tasks(
         started.set()
         release.wait(DEADLINE)
 
-    result = redelivered(hold, 0)
+    result = redelivered(hold, 1)
     try:
         with run_worker(app, pool="threads", concurrency=2):
             assert started.wait(DEADLINE)
-            assert count(app, result.id) == 1
-        assert count(app, result.id) == 0
+            assert is_counted(app, result.id)
+        assert not is_counted(app, result.id)
     finally:
         release.set()
 

@@ -34,7 +34,6 @@ from time import monotonic, time
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from kombu.asynchronous import Hub
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as base
