@@ -45,6 +45,7 @@ CONFIGURATIONS = ["naive", "ours"]
 PROCESSES = 2  # of each worker
 README = conftest.TEMPLATE / "README.md"
 MARKS = ("<!-- faults -->\n", "<!-- /faults -->")
+MOST_WORKERS = 8  # of the naive configuration, which a message can end one after the other
 GRACE, LIMIT = 1, 2  # the shutdown's grace period, in seconds, and the redelivery limit
 
 
@@ -98,7 +99,9 @@ class Redis:
         """Return how many messages wait in a queue."""
         with self.client(0) as client:
             keys = [key for key in client.keys(f"*{queue}") if client.type(key) == "list"]
-            return sum(client.llen(key) for key in keys)
+            delayed = client.keys(f"*{queue}.delayed")
+            messages: int = sum(map(client.llen, keys)) + sum(map(client.zcard, delayed))
+            return messages
 
     def fetched(self) -> set[str]:
         """Return what was fetched and not acknowledged."""
@@ -264,6 +267,10 @@ class Lab:
         command = (self.python, "-m", "celery", "-A", "fault_tasks", "worker", *options, "-n", name)
         self.workers.append(self.service.start(*command, ready=r" ready\."))
 
+    def python_code(self, code: str) -> None:
+        """Run code of the tasks' module, as a sender."""
+        self.service.run(self.python, "-c", f"from fault_tasks import *; {code}")
+
     # --- What is to be seen
 
     def lines(self) -> list[list[str]]:
@@ -347,6 +354,8 @@ class Lab:
         seen: Any = None
         while True:
             if self.workers[-1].process.poll() is not None:
+                if len(self.workers) > MOST_WORKERS:  # each ends in the same way
+                    return
                 self.worker()
                 seen = None
             missing = self.missing()
@@ -364,11 +373,11 @@ class Lab:
             time.sleep(0.2)
 
     def dead_letters(self) -> list[str]:
-        """Return the ids of the dead letters, as the project's own command lists them."""
+        """Return the given ids of dead letters, as the project's own command lists them."""
         if not self.ours or not self.broker.queued("my_service.dead"):
             return []
         command = (self.python, "-m", "celery_app.runtime.dead_letters")
-        return re.findall(r"^(\S+) fault_tasks", self.service.run(*command).stdout, re.MULTILINE)
+        return re.findall(r"^(poison|odd) fault_tasks", self.service.run(*command).stdout, re.MULTILINE)
 
     def outcome(self) -> Outcome:
         """Stop what runs, and count."""
@@ -458,12 +467,12 @@ def results_away(lab: Lab) -> None:
 def waiting_for_eta(lab: Lab) -> None:
     """Kill a worker while tasks wait for their time, in it or in the broker."""
 
-    def all_fetched() -> bool:
-        fetched = len(lab.broker.fetched()) + len(lab.count("end"))
-        return not lab.broker.queued(lab.queue) and fetched >= len(lab.names)
+    def all_wait() -> bool:
+        queued, fetched = lab.broker.queued(lab.queue), lab.broker.fetched()
+        return len(lab.names) <= (queued if lab.ours else len(fetched))
 
     if isinstance(lab.broker, Redis):
-        lab.wait(all_fetched)
+        lab.wait(all_wait)
     lab.workers[-1].kill()
 
 
@@ -501,6 +510,25 @@ def running(lab: Lab) -> bool:
 def memory_error(lab: Lab) -> None:
     """Let a task raise MemoryError."""
     lab.wait(lambda: lab.count("start")["poison"] > 0)
+
+
+def unreadable(lab: Lab) -> None:
+    """Send messages that nobody can read, amid others."""
+    lab.ended(20)
+    lab.python_code("send_odd()")
+
+
+def newer_task(lab: Lab) -> None:
+    """Deploy a new task: it is sent before the workers know it, as in a rolling deployment."""
+    lab.ended(20)
+    lab.names |= {f"n{n}" for n in range(20)}
+    lab.python_code("send_newer(20)")
+    lab.wait(lambda: not lab.broker.queued(lab.queue))
+    lab.signal(signal.SIGTERM)
+    lab.service.env["FAULTS_NEWER"] = "1"
+    lab.worker()
+    if lab.ours:
+        lab.service.run(lab.python, "-m", "celery_app.runtime.dead_letters", "retry", "--all")
 
 
 def two_beats(lab: Lab) -> None:
@@ -557,6 +585,8 @@ TABLE = [
     Fault("a task that always kills its process", poison_child, "kill_child"),
     Fault("a task that always kills its whole worker", poison_worker, "kill_worker"),
     Fault("a task that raises `MemoryError`", memory_error, "devour"),
+    Fault("messages that nobody can read", unreadable),
+    Fault("a rolling deployment with a new task", newer_task),
     Fault("two beats, started by mistake", two_beats),
     Fault("a whole worker: SIGKILL at full load", full_load, tasks=3600, seconds=0, kills=12),
 ]
