@@ -377,7 +377,8 @@ class Lab:
         if not self.ours or not self.broker.queued("my_service.dead"):
             return []
         command = (self.python, "-m", "celery_app.runtime.dead_letters")
-        return re.findall(r"^(poison|odd) fault_tasks", self.service.run(*command).stdout, re.MULTILINE)
+        listed = self.service.run(*command).stdout
+        return re.findall(r"^(poison|odd) fault_tasks", listed, re.MULTILINE)
 
     def outcome(self) -> Outcome:
         """Stop what runs, and count."""
