@@ -8,6 +8,8 @@ broker_transport_options: dict[str, Any] = {
     "confirm_publish": True,
     # A server that is gone or silent is noticed: seconds.
     "connect_timeout": 4,
+    # For all addresses together; without it, the first one that is silent uses up the time.
+    "connect_retries_timeout": 15,
     "read_timeout": 10,
     "write_timeout": 10,
 }

@@ -4,13 +4,17 @@ import contextlib
 import math
 import re
 import time
-from typing import Any
+from typing import Any, ClassVar
 
+from celery.app.control import Control
 from celery.utils.log import get_logger
 from celery.worker import state
+from celery.worker.consumer import Consumer
+from celery.worker.consumer.delayed_delivery import DelayedDelivery
 from kombu import Connection, Queue
 from kombu.compression import compress
 from kombu.exceptions import OperationalError
+from kombu.pidbox import Mailbox
 from kombu.transport.native_delayed_delivery import (
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
@@ -34,8 +38,53 @@ OUTLASTED = re.compile(r"delivery acknowledgement on channel \d+ timed out\D+(\d
 logger = get_logger(__name__)
 
 
+class ReplicatedMailbox(Mailbox):
+    """Queues for remote control that outlive the loss of a node, as all others do.
+
+    A durable classic queue is on one node: while that is away, nobody can declare it again.
+    """
+
+    def get_queue(self, hostname: str) -> Queue:
+        """Return the queue of a worker."""
+        return replicated(super().get_queue(hostname))
+
+    def get_reply_queue(self) -> Queue:
+        """Return the queue for the answers to a command."""
+        return replicated(super().get_reply_queue())
+
+
+def replicated(queue: Queue) -> Queue:
+    """Return a queue, to be declared as a quorum queue."""
+    queue.queue_arguments = {"x-queue-type": QUORUM}
+    return queue
+
+
+class ReliableControl(Control):
+    """Remote control of workers."""
+
+    Mailbox = ReplicatedMailbox
+
+
+class OneBroker(DelayedDelivery):
+    """Prepares delayed delivery once: several addresses are those of one cluster.
+
+    Celery prepares it at each address, and waits for those that do not answer.
+    """
+
+    def _validate_broker_urls(self, broker_urls: Any) -> set[str]:
+        return {broker_urls if isinstance(broker_urls, str) else ";".join(broker_urls)}
+
+
 class RabbitMQConsumer(ReliableConsumer):
     """The part of a worker that reads from RabbitMQ."""
+
+    class Blueprint(Consumer.Blueprint):  # type: ignore[misc,valid-type]
+        """Its steps: those of Celery, with our own preparation of delayed delivery."""
+
+        default_steps: ClassVar[list[Any]] = [
+            OneBroker if "DelayedDelivery" in step else step
+            for step in Consumer.Blueprint.default_steps
+        ]
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect; if a task took longer than RabbitMQ waits for its end, name the setting."""
@@ -71,6 +120,7 @@ class ReliableCelery(app.ReliableCelery):
 
     schemes = ("amqp", "amqps", "pyamqp")
     consumer_cls = RabbitMQConsumer
+    control_cls = ReliableControl  # type: ignore[assignment]
     queue_arguments = {"x-queue-type": QUORUM}  # noqa: RUF012  # declared in the base class
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -8,9 +8,10 @@ up are kept, since RabbitMQ tells them when it blocks no longer.
 
 import contextlib
 import os
+import time
 from typing import Any
 
-from amqp.exceptions import AMQPError, IrrecoverableConnectionError
+from amqp.exceptions import AMQPError, IrrecoverableConnectionError, MessageNacked
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
@@ -31,6 +32,7 @@ class Channel(pyamqp.Channel):
     """A channel that sends no second message while RabbitMQ holds the first one."""
 
     connection: Any
+    aside: Any = None
     unconfirmed = False
 
     def basic_publish_confirm(
@@ -38,19 +40,41 @@ class Channel(pyamqp.Channel):
     ) -> Any:
         """Publish a message, and return when RabbitMQ has it.
 
-        Raises `BlockedError`. An event or a message of remote control is dropped instead: a worker
-        must not wait for RabbitMQ to take it.
+        Raises `BlockedError`. No one waits for an event or a message of remote control, and it is
+        dropped while RabbitMQ blocks.
         """
         if not is_for_control(message, exchange):
             return self._publish(message, exchange, *args, **options)
-        with self.connection.patient(0), contextlib.suppress(BlockedError):
-            return self._publish(message, exchange, *args, **options)
+        if not self.connection.blocked:
+            self._for_control().publish_unconfirmed(message, exchange, *args, **options)
+        return None
+
+    def publish_unconfirmed(self, *args: Any, **options: Any) -> None:
+        """Publish a message that may get lost."""
+        self._basic_publish(*args, **options)
+
+    def _for_control(self) -> Any:
+        """Return a channel without confirms.
+
+        RabbitMQ refuses what all workers get while the queue of one of them is on a node that is
+        away, and kombu would send that again without end.
+        """
+        if not (self.aside and self.aside.is_open):
+            self.aside = self.connection.channel()
+        return self.aside
 
     def _publish(self, *args: Any, **options: Any) -> Any:
         self.connection.ask_given_up()
         while self.unconfirmed:
             self.connection.drain_events()
-        return super().basic_publish_confirm(*args, **options)
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return super().basic_publish_confirm(*args, **options)
+            except MessageNacked:  # the queue has no leader, until its nodes have elected one
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
 
     def _basic_publish(self, *args: Any, **options: Any) -> Any:
         sent = super()._basic_publish(*args, **options)  # type: ignore[misc]
