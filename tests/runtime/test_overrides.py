@@ -116,12 +116,6 @@ TABLE: dict[str, list[Row]] = {
         Row("celery.utils.time:maybe_make_aware", "dt, tz=, naive_as_utc=", "reads an `eta`"),
     ],
     "checks": [
-        Row(
-            "celery.apps.worker:Worker.on_before_init",
-            "self, quiet=, **kwargs",
-            "stops what is configured wrong",
-        ),
-        Row("celery.apps.beat:Beat.init_loader", "self", "stops what is configured wrong"),
         Row(BASE + "Worker", "property", "the command's worker"),
         Row("celery.app.defaults:_OLD_SETTING_KEYS", ATTRIBUTE, "names that Celery still knows"),
         Row("celery.app.utils:Settings.finalize", "self", "reads the configuration"),
@@ -148,6 +142,7 @@ TABLE: dict[str, list[Row]] = {
             "self, entry, producer=, advance=, **kwargs",
             "says in a line why an entry could not be sent",
         ),
+        Row("celery.apps.beat:Beat.init_loader", "self", "stops what is configured wrong"),
         Row(STEP + "__init__", "self, parent, **kwargs", "removes an old file"),
         Row(STEP + "requires", ATTRIBUTE, "after the consumer"),
         Row(START_STOP + "start", "self, parent", "touches the file"),
@@ -420,10 +415,30 @@ TABLE: dict[str, list[Row]] = {
         Row(TRANSPORT + "_deliver", "self, message, queue", "hands a message over"),
         Row("kombu.transport.redis:MultiChannelPoller.on_poll_start", "self", "sends what is due"),
         Row("kombu.transport.redis:MultiChannelPoller._channels", ATTRIBUTE, "as said"),
+        Row(
+            "kombu.transport.redis:MultiChannelPoller.get",
+            "self, callback, timeout=",
+            "restores without an event loop, which kombu does only when nothing answers",
+            ("if events:", "self.maybe_restore_messages()", "raise Empty()"),
+        ),
+        Row("kombu.transport.redis:MultiChannelPoller.maybe_restore_messages", "self", "as said"),
+        Row(CHANNEL + "unacked_restore_interval", ATTRIBUTE, "how often"),
     ],
     "worker": [
         Row(CONSUMER + "on_connection_error_after_connected", "self, exc", "ends if refused"),
         Row(CONSUMER + "on_connection_error_before_connected", "self, exc", "ends if refused"),
+        Row(
+            "celery.apps.worker:Worker.on_before_init",
+            "self, quiet=, **kwargs",
+            "stops what is configured wrong",
+        ),
+        Row("celery.worker.worker:WorkController.start", "self", "leaves after a cold shutdown"),
+        Row(
+            "celery.worker.worker:WorkController.wait_for_soft_shutdown",
+            "self",
+            "is the first step of a cold shutdown, in the signal handler",
+        ),
+        Row("os:_exit", "status", "leaves threads behind"),
         Row(REQUEST + "__init__", REQUEST_OPTIONS, "refuses what Celery cannot run"),
         Row(
             REQUEST + "on_failure",
@@ -586,7 +601,7 @@ def test_each_private_name_of_others_has_a_row(module: str) -> None:
     attributes = [each for each in nodes if isinstance(each, ast.Attribute)]
     ours |= {each.attr for each in attributes if isinstance(each.ctx, ast.Store)}
     private = {each.attr for each in attributes if each.attr[0] == "_" and each.attr[:2] != "__"}
-    rows = {row.name.rpartition(".")[2] for row in TABLE.get(module, [])}
+    rows = {row.name.replace(":", ".").rpartition(".")[2] for row in TABLE.get(module, [])}
     missing = private - ours - rows
     if missing:
         pytest.fail(f"TABLE[{module!r}] has no row for {', '.join(missing)}", pytrace=False)

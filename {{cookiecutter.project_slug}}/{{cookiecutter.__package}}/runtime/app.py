@@ -15,9 +15,8 @@ from celery.utils.time import maybe_make_aware
 from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
-from . import checks
-from .heartbeat import BeatScheduler, Heartbeat
-from .worker import ReliableConsumer, ReliableRequest
+from .heartbeat import Beat, BeatScheduler, Heartbeat
+from .worker import ReliableConsumer, ReliableRequest, Worker
 
 
 class Refusal(NamedTuple):
@@ -72,8 +71,8 @@ class ReliableCelery(Celery):
         """Create an app with the arguments of `celery.Celery`; the first is the service's name."""
         super().__init__(*args, **options)
         self.on_after_configure.connect(self._set_defaults)
-        self.Worker = self.subclass_with_self(checks.Worker)  # type: ignore[misc]
-        self.Beat = self.subclass_with_self(checks.Beat)  # type: ignore[misc]
+        self.Worker = self.subclass_with_self(Worker)  # type: ignore[misc]
+        self.Beat = self.subclass_with_self(Beat)  # type: ignore[misc]
         self.steps["consumer"].add(Heartbeat)
 
     def _set_defaults(self, source: Any, **_: Any) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from celery.app.defaults import _OLD_SETTING_KEYS  # type: ignore[attr-defined]
-from celery.apps import beat, worker
 from celery.exceptions import ImproperlyConfigured
 
 # The exit status of a process that no restart helps; systemd reads it in RestartPreventExitStatus.
@@ -40,28 +39,6 @@ def stop_if_wrong(app: Any) -> None:
         logger.critical(error)
     if found:
         raise SystemExit(EX_CONFIG)
-
-
-class Worker(worker.Worker):
-    """The command `celery worker`."""
-
-    app: Any
-
-    def on_before_init(self, *args: Any, **options: Any) -> None:
-        """Check the configuration when the tasks are imported and `celeryd_init` was sent."""
-        super().on_before_init(*args, **options)
-        stop_if_wrong(self.app)
-
-
-class Beat(beat.Beat):
-    """The command `celery beat`."""
-
-    app: Any
-
-    def init_loader(self) -> None:
-        """Import the tasks, and check the configuration."""
-        super().init_loader()
-        stop_if_wrong(self.app)
 
 
 def errors(app: Any) -> list[str]:

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from celery.apps import beat
 from celery.beat import PersistentScheduler, SchedulingError
 from celery.bootsteps import StartStopStep
 from celery.utils.log import get_logger
 from kombu.exceptions import OperationalError
 
+from . import checks
 from .health import heartbeat_file
 
 INTERVAL = 5.0  # seconds; several times shorter than health.READY
@@ -37,6 +39,17 @@ class Heartbeat(StartStopStep):
             consumer.timer.cancel(self.entry)
             self.entry = None
         self.file.unlink(missing_ok=True)
+
+
+class Beat(beat.Beat):
+    """The command `celery beat`."""
+
+    app: Any
+
+    def init_loader(self) -> None:
+        """Import the tasks, and check the configuration."""
+        super().init_loader()
+        checks.stop_if_wrong(self.app)
 
 
 class BeatScheduler(PersistentScheduler):

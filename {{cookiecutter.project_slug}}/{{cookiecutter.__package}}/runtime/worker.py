@@ -1,22 +1,27 @@
 """The worker's main process: what it knows of a task, how it reads from the broker, how it ends."""
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
 from celery import current_app, signals
-from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown
+from celery.apps import worker
+from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown, WorkerTerminate
+from celery.platforms import EX_FAILURE, EX_OK
 from celery.utils.dispatch import Signal
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
+from kombu.common import ignore_errors
+
+from . import checks
 
 # Sent when a run of a task starts: `sender` is its request.
 run_started = Signal(name="run_started")
@@ -50,6 +55,8 @@ class ReliableRequest(Request):
 
         def on_success(self: Self, outcome: Any, **options: Any) -> Any:
             failed, _value, seconds = outcome
+            if not failed and seconds is None:  # killed by gevent: its message goes back
+                return None
             if not failed:
                 run_ended.send(sender=self, error=None, seconds=seconds)
             return handle(self, outcome, **options)
@@ -93,7 +100,7 @@ class ReliableRequest(Request):
         """End the task because the connection is lost; write no result, that server may be away."""
         super().cancel(pool, signal, emit_retry=emit_retry and not self.task.acks_late)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
         token = current_request.set(self)
         try:
@@ -221,6 +228,39 @@ class ReliableConsumer(Consumer):
             self.on_unreadable(message, exc)
         else:
             super().on_decode_error(message, exc)
+
+
+class Worker(worker.Worker):
+    """The command `celery worker`."""
+
+    app: Any
+    pool: Any
+    consumer: Any
+
+    def on_before_init(self, *args: Any, **options: Any) -> None:
+        """Check the configuration when the tasks are imported and `celeryd_init` was sent."""
+        super().on_before_init(*args, **options)
+        checks.stop_if_wrong(self.app)
+
+    def start(self) -> None:
+        """Work until a shutdown, and leave after a cold one with what no pool can end."""
+        with contextlib.suppress(WorkerTerminate):  # a warm shutdown became a cold one
+            super().start()
+        if state.should_terminate and not self.pool.uses_semaphore:
+            if connection := self.consumer.connection:
+                ignore_errors(connection, connection.close)  # gives back what is not done
+            os._exit(EX_OK)  # Python would wait for threads
+
+    def wait_for_soft_shutdown(self) -> bool:
+        """Begin a cold shutdown. Only processes can be ended; of other pools, the worker leaves.
+
+        Celery would go on in the signal handler, which fails in the task itself (solo), in the
+        event loop (gevent), or for want of a way to end a thread.
+        """
+        waited = super().wait_for_soft_shutdown()
+        if not self.pool.uses_semaphore:
+            raise WorkerTerminate(EX_FAILURE)
+        return waited
 
 
 @signals.celeryd_init.connect
