@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
 PATIENCE = 4.0  # seconds
+ELECTION = 8.0  # seconds in which the nodes of a queue elect its leader
 TRANSIENT = 1  # the delivery mode of messages that RabbitMQ does not keep on disk
 
 
@@ -67,7 +68,7 @@ class Channel(pyamqp.Channel):
         self.connection.ask_given_up()
         while self.unconfirmed:
             self.connection.drain_events()
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + ELECTION
         while True:
             try:
                 return super().basic_publish_confirm(*args, **options)
