@@ -105,8 +105,8 @@ TABLE: dict[str, list[Row]] = {
         Row(
             "celery.app.task:Task.retry",
             "self, args=, kwargs=, exc=, throw=, eta=, countdown=, max_retries=, **options",
-            "as said",
-            ("self.signature_from_request(",),
+            "drops a task that cannot be sent again, where ours puts it back",
+            ("self.signature_from_request(", "raise Reject(exc, requeue=False)"),
         ),
         Row(
             "celery.backends.redis:RedisBackend.redis",
@@ -250,15 +250,16 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     "rabbitmq": [
-        Row("kombu.pidbox:Mailbox.get_queue", "self, hostname", "makes it a quorum queue"),
-        Row("kombu.pidbox:Mailbox.get_reply_queue", "self", "makes it a quorum queue"),
-        Row("celery.app.control:Control.Mailbox", ATTRIBUTE, "our mailbox"),
-        Row(BASE + "control_cls", ATTRIBUTE, "our remote control"),
-        Row(CONSUMER + "Blueprint", ATTRIBUTE, "one step is ours"),
+        Row(BASE + "control_cls", ATTRIBUTE, "ours"),
+        Row("celery.app.control:Control.Mailbox", ATTRIBUTE, "ours"),
+        Row("kombu.pidbox:Mailbox.get_queue", "self, hostname", "a replicated queue"),
+        Row("kombu.pidbox:Mailbox.get_reply_queue", "self", "a replicated queue"),
+        Row(CONSUMER + "Blueprint", ATTRIBUTE, "with our preparation of delayed delivery"),
+        Row(CONSUMER + "Blueprint.default_steps", ATTRIBUTE, "as said"),
         Row(
             "celery.worker.consumer.delayed_delivery:DelayedDelivery._validate_broker_urls",
             "self, broker_urls",
-            "several addresses are one cluster",
+            "the addresses at which it prepares, one after the other",
         ),
         Row(
             CONSUMER + "on_connection_error_after_connected",
@@ -537,6 +538,15 @@ def set_on_self(cls: type) -> Iterator[str]:
                 yield node.attr
 
 
+def classes_of(place: ModuleType | type) -> Iterator[type]:
+    """Yield the classes that a module defines, with those within them."""
+    for each in vars(place).values():
+        inside = getattr(place, "__module__", place.__name__)
+        if isinstance(each, type) and each.__module__ == inside and each is not place:
+            yield each
+            yield from classes_of(each)
+
+
 def signature_of(found: object) -> str:
     """Return the parameters of a function as the table writes them."""
     if isinstance(found, property) or type(found).__name__ == "cached_property":
@@ -587,20 +597,20 @@ def test_each_library_has_the_version_in_which_it_was_read(library: str) -> None
 
 @pytest.mark.parametrize("module", MODULES)
 def test_each_override_has_a_row(module: str) -> None:
-    runtime = importlib.import_module(f"runtime.{module}")
-    classes = [each for each in vars(runtime).values() if isinstance(each, type)]
-    rows = {row.name for row in TABLE.get(module, [])}
-    for cls in [each for each in classes if each.__module__ == runtime.__name__]:
+    needed = {}
+    for cls in classes_of(importlib.import_module(f"runtime.{module}")):
         for name in vars(cls).keys() - GIVEN:
             for base in cls.__mro__[1:]:
                 if base.__module__.partition(".")[0] in READ_IN and name in vars(base):
                     # Celery's metaclass puts the module before the name of a step.
-                    row = f"{base.__module__}:{base.__qualname__.rpartition('.')[2]}.{name}"
-                    signature = signature_of(vars(base)[name])
-                    if row not in rows:
-                        missing = f"Row({row!r}, {signature!r}, 'why')"
-                        pytest.fail(f"TABLE[{module!r}] has no {missing}", pytrace=False)
+                    cls_name = base.__qualname__.removeprefix(f"{base.__module__}.")
+                    row = f"{base.__module__}:{cls_name}.{name}"
+                    needed[row] = signature_of(vars(base)[name])
                     break
+    rows = {row.name for row in TABLE.get(module, [])}
+    missing = [f"Row({row!r}, {needed[row]!r}, 'why')," for row in sorted(needed.keys() - rows)]
+    if missing:
+        pytest.fail("\n".join([f"TABLE[{module!r}] needs", *missing]), pytrace=False)
 
 
 @pytest.mark.parametrize("module", MODULES)
