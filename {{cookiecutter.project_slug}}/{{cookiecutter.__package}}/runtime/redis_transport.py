@@ -18,7 +18,7 @@ Messages with an `eta` in the future wait in a sorted set beside their queue, no
 A message is recorded under a tag that is made for each take: two deliveries never share one, and
 the process knows the tags of a take whose reply it never read.
 """
-# ruff: noqa: SLF001 - it extends kombu's transport, and uses private names of it
+# ruff: noqa: SLF001 - it stands on private names of kombu
 
 import json
 from base64 import b64encode
@@ -36,6 +36,7 @@ from uuid import uuid4
 
 from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import _transport_cache as cache  # type: ignore[attr-defined]
 from kombu.transport import redis as base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
@@ -43,6 +44,9 @@ from redis.exceptions import NoScriptError, ResponseError
 
 # Seconds for which the tags of a lost take are looked for: its script may still be on its way.
 LOST_FOR = 60
+
+# Seconds that it takes to hand over a message, if it is not done before.
+SLOW = 0.1
 
 # A full server (`maxmemory`, `noeviction`) refuses a script whose first write could need memory,
 # and lets one pass whose first write only frees some. TAKE, RESTORE and BIND begin with such a
@@ -163,8 +167,12 @@ class Debts:
         self.lost.update(dict.fromkeys(tags, monotonic()))
 
     def collect_acks(self) -> list[str]:
-        """Return the tags to acknowledge, and forget them: other threads may add more."""
-        return [self.acks.popleft() for _ in range(len(self.acks))]
+        """Return the tags to acknowledge, and forget them: other threads may do so, too."""
+        tags = []
+        with suppress(IndexError):
+            while True:
+                tags.append(self.acks.popleft())
+        return tags
 
 
 _debts: dict[Hashable, Debts] = defaultdict(Debts)
@@ -218,6 +226,8 @@ class Message(virtual.Message):
         delivery = {"exchange": "", "routing_key": payload.queue}
         try:
             message = loads(payload.raw)
+            if not isinstance(message["body"], str):
+                raise TypeError("a body is text")  # noqa: TRY301
             properties = message["properties"]
             properties["delivery_tag"] = payload.tag
             if not properties.get("delivery_info"):
@@ -295,40 +305,7 @@ class QoS(base.QoS):
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002
         """Give one message back to its queue, as the next or the last one."""
-        self.give_back(tag, client, "LPUSH" if leftmost else "RPUSH")
-
-    def give_back(
-        self, tag: str, client: Any = None, side: str = "RPUSH", *, redelivered: bool = True
-    ) -> bool:
-        """Give one message back to its queue, and tell whether it was there."""
-        channel = self.channel
-        with channel.conn_or_acquire(client) as client:  # noqa: PLR1704
-            record = client.hget(self.unacked_key, tag)
-            if record is None:
-                client.zrem(self.unacked_index_key, tag)
-                return False
-            raw, ours, name = record.rpartition(b',"",')
-            if ours:
-                raw, queues = raw[1:], [loads(name[:-1])]
-            else:  # kombu's own: of a worker that does not use this transport yet
-                message, exchange, routing_key = loads(record)
-                raw, queues = dumps(message), channel._lookup(exchange, routing_key)
-            try:
-                message = loads(raw)
-                if redelivered:
-                    message["headers"]["redelivered"] = True
-                    message["properties"]["delivery_info"]["redelivered"] = True
-                    raw = dumps(message)
-            except Exception:  # noqa: BLE001 - anything can be in a queue; back it goes as it is
-                message = None
-            unacked = [self.unacked_index_key, self.unacked_key]
-            for n, queue in enumerate(queues):
-                keys, arguments = channel.place(queue, message, raw, side)
-                if n:
-                    channel.run(PUT, keys, arguments, client)
-                elif not channel.run(RESTORE, keys + unacked, [*arguments, tag], client):
-                    return False
-            return bool(queues)
+        self.channel.give_back(tag, client, "LPUSH" if leftmost else "RPUSH")
 
 
 class Client(base.PrefixedStrictRedis):
@@ -348,7 +325,6 @@ class Channel(base.Channel):
     qos: Any
     connection_errors: tuple[type[Exception], ...]
     keyprefix_binding_permanent: str
-    unacked_restore_interval: float
     _in_poll: Any
     _brpop_sent_at: float | None
     _expires: dict[str, int]
@@ -394,7 +370,7 @@ class Channel(base.Channel):
             *arguments,
         ]
 
-    def run(self, script: str, keys: list[str], arguments: list[Any], client: Any = None) -> Any:
+    def _run(self, script: str, keys: list[str], arguments: list[Any], client: Any = None) -> Any:
         """Run a script, wherever it is known."""
         command = self._command(script, keys, arguments)
         with self.conn_or_acquire(client) as client:  # noqa: PLR1704
@@ -417,7 +393,7 @@ class Channel(base.Channel):
 
     # --- Sending ---
 
-    def place(
+    def _place(
         self, queue: str, message: Any, raw: str | bytes, side: str
     ) -> tuple[list[str], list[Any]]:
         """Return KEYS and ARGV of PLACE."""
@@ -429,7 +405,7 @@ class Channel(base.Channel):
         )
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        keys, arguments = self.place(queue, message, dumps(message), "LPUSH")
+        keys, arguments = self._place(queue, message, dumps(message), "LPUSH")
         expires = self._expires.get(queue)
         if expires is not None:
             keys += self._lists(queue)
@@ -440,7 +416,7 @@ class Channel(base.Channel):
             batch.add("execute_command", "eval", PUT, *self._command(PUT, keys, arguments)[2:])
             return
         try:
-            self.run(PUT, keys, arguments)
+            self._run(PUT, keys, arguments)
         except ResponseError as error:
             if "'maxmemory'" in str(error):
                 raise OperationalError("Redis is full: it refuses writes at maxmemory") from error
@@ -452,7 +428,7 @@ class Channel(base.Channel):
             message = loads(raw)
         except ValueError:
             message = None
-        self.run(PUT, *self.place(queue, message, raw, "LPUSH"))
+        self._run(PUT, *self._place(queue, message, raw, "LPUSH"))
 
     # --- Taking ---
 
@@ -469,15 +445,18 @@ class Channel(base.Channel):
         self._look = True
 
         def deliver(message: Any) -> None:
-            if not no_ack and due(message._raw) > time():
-                # A sender that does not use this transport yet put it on the list.
-                self.qos.give_back(message.delivery_tag, redelivered=False)
+            if message.raw and self._records(queue) and due(message._raw) > time():
+                # On the list, since its sender uses kombu's transport: it is delayed here.
+                self.give_back(message.delivery_tag, redelivered=False)
                 virtual.QoS.ack(self.qos, message.delivery_tag)
             else:
                 callback(message)
 
         consumer: str = super().basic_consume(queue, no_ack, deliver, consumer_tag, **kwargs)
         return consumer
+
+    def _records(self, queue: str) -> bool:
+        return self.ack_emulation and queue not in self._no_ack
 
     def _limit(self) -> int:
         """Return how many messages to take at once.
@@ -499,8 +478,7 @@ class Channel(base.Channel):
                 name = self._q_for_pri(queue, priority)
                 keys += [f"{name}.delayed", name]
         tag = f"{uuid4()}."
-        record = record and self.ack_emulation
-        names = [json.dumps(q) if record and q not in self._no_ack else "" for q in queues]
+        names = [json.dumps(queue) if record and self._records(queue) else "" for queue in queues]
         command = self._command(
             TAKE,
             [self.unacked_index_key, self.unacked_key, *keys, *map(self._bell, queues)],
@@ -557,24 +535,28 @@ class Channel(base.Channel):
             raise Empty
         for message in messages:
             self._queue_cycle.rotate(message.queue)
-            if message.queue not in self._no_ack:
+            if self._records(message.queue):
                 self.qos.append(None, message.tag)
-        waiting = deque(messages)
+        waiting, started = deque(messages), monotonic()
         try:
-            # What was cancelled meanwhile, or comes while the channel closes, is for others.
-            while waiting and waiting[0].queue in self.connection._callbacks and not self._closing:
-                message = waiting.popleft()
+            # For others is what was cancelled meanwhile, what comes while the channel closes, and
+            # what would wait here for a task that runs right here, as in Celery's solo pool.
+            while (
+                waiting
+                and waiting[0].queue in self.connection._callbacks
+                and not self._closing
+                and monotonic() - started < SLOW
+            ):
+                message, started = waiting.popleft(), monotonic()
                 self.connection._deliver(message, message.queue)
-                if waiting:  # a task that ran right here is done and acknowledged
-                    self.flush_acks()
         finally:
             for message in reversed(waiting):
-                if message.queue not in self._no_ack:
-                    self.qos.give_back(message.tag, redelivered=False)
+                if self._records(message.queue):
+                    self.give_back(message.tag, redelivered=False)
                     virtual.QoS.ack(self.qos, message.tag)
                 else:
                     keys = [message.key, self._bell(message.queue), f"{message.key}.delayed"]
-                    self.run(PUT, keys, ["RPUSH", message.raw, 0])
+                    self._run(PUT, keys, ["RPUSH", message.raw, 0])
 
     def _lose_take(self) -> None:
         """Have a take whose reply will not come given back, and its acknowledgements repeated."""
@@ -611,6 +593,66 @@ class Channel(base.Channel):
             self.qos.append(message, message.delivery_tag)
         return message
 
+    # --- Giving back ---
+
+    def give_back(
+        self, tag: str, client: Any = None, side: str = "RPUSH", *, redelivered: bool = True
+    ) -> bool:
+        """Give a message back to its queue, and tell whether it was there."""
+        index, unacked = self.unacked_index_key, self.unacked_key
+        with self.conn_or_acquire(client) as client:  # noqa: PLR1704
+            record = client.hget(unacked, tag)
+            if record is None:
+                client.zrem(index, tag)
+                return False
+            raw, ours, name = record.rpartition(b',"",')
+            if ours:
+                raw, queues = raw[1:], [loads(name[:-1])]
+            else:  # of a worker that uses kombu's transport
+                message, exchange, routing_key = loads(record)
+                raw, queues = dumps(message), self._lookup(exchange, routing_key) or [routing_key]
+            try:
+                message = loads(raw)
+                if redelivered:
+                    message["headers"]["redelivered"] = True
+                    message["properties"]["delivery_info"]["redelivered"] = True
+                    raw = dumps(message)
+            except Exception:  # noqa: BLE001 - anything can be in a queue; back it goes as it is
+                message = None
+            places = [self._place(queue, message, raw, side) for queue in queues]
+            keys, arguments = places[0]
+            if not self._run(RESTORE, [*keys, index, unacked], [*arguments, tag], client):
+                return False  # somebody else gave it back, or it is done
+            for keys, arguments in places[1:]:
+                self._run(PUT, keys, arguments, client)
+            return True
+
+    def settle(self) -> None:
+        """Pay what the process owes: acknowledgements first, then what it lost goes back."""
+        self.flush_acks()
+        for tag, since in list(self.debts.lost.items()):
+            if self.give_back(tag) or monotonic() - since > LOST_FOR:
+                self.debts.lost.pop(tag, None)
+
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        super()._basic_cancel(consumer_tag)  # type: ignore[misc]
+        if not self._closing:
+            self.flush_acks()  # no take will carry them
+
+    def close(self) -> None:
+        """Close the channel; what it took goes back."""
+        if self.closed:
+            return
+        self._closing = True
+        if self._take is not None:
+            with suppress(Empty, *self.connection_errors):
+                self._brpop_read()
+        self._in_poll = None  # a wait needs no answer
+        with suppress(*self.connection_errors):
+            self.settle()
+        super().close()
+        self._disconnect_pools()  # once more: giving back opened one again
+
     # --- Acknowledging ---
 
     def acknowledge(self, tag: str) -> None:
@@ -627,36 +669,15 @@ class Channel(base.Channel):
             return
         try:
             keys = [self.unacked_index_key, self.unacked_key]
-            self.run(TAKE, keys, [0, "", 0, 0, *tags])  # it takes nothing from no queue
+            self._run(TAKE, keys, [0, "", 0, 0, *tags])  # it takes nothing from no queue
         except BaseException:
             self.debts.acks.extend(tags)
             raise
 
-    def settle(self) -> None:
-        """Pay what the process owes: acknowledgements first, then what it lost goes back."""
-        self.flush_acks()
-        for tag, since in list(self.debts.lost.items()):
-            if self.qos.give_back(tag) or monotonic() - since > LOST_FOR:
-                self.debts.lost.pop(tag, None)
-
     @property
     def taking(self) -> bool:
-        """Tell whether a take is under way."""
-        return self._take is not None
-
-    def close(self) -> None:
-        """Close the channel; what it took goes back."""
-        if self.closed:
-            return
-        self._closing = True
-        if self._take is not None:
-            with suppress(Empty, *self.connection_errors):
-                self._brpop_read()
-        self._in_poll = None  # a wait needs no answer
-        with suppress(*self.connection_errors):
-            self.settle()
-        super().close()
-        self._disconnect_pools()  # once more: giving back opened one again
+        """Tell whether a take is under way, and its reply is read as soon as it comes."""
+        return self._take is not None and bool(self.qos.can_consume())
 
     # --- Queues ---
 
@@ -702,7 +723,7 @@ class Channel(base.Channel):
                 raise
             member = self.sep.join([routing_key or "", pattern or "", queue or ""])
             tables = self.keyprefix_queue, self.keyprefix_binding_permanent
-            self.run(BIND, [table % (exchange,) for table in tables], [member])
+            self._run(BIND, [table % (exchange,) for table in tables], [member])
 
     @cached_property
     def _refresh_binding(self) -> Any:
@@ -716,18 +737,6 @@ class Poller(base.MultiChannelPoller):
     loop: Any = None  # that of a worker, if one drives the transport
     _held = False
     _channels: set[Channel]
-    _restore_at = 0.0
-
-    def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Read without an event loop, as with gevent: there, no timer restores what is overdue.
-
-        kombu restores when a poll ends without an answer, but a take answers sooner.
-        """
-        if monotonic() >= self._restore_at:
-            intervals = [channel.unacked_restore_interval for channel in self._channels]
-            self._restore_at = monotonic() + min(intervals, default=0)
-            self.maybe_restore_messages()
-        return super().get(callback, timeout)
 
     def on_poll_start(self) -> None:
         """Take or wait; send acknowledgements unless the next take will carry them.
@@ -776,6 +785,10 @@ class SentinelTransport(Transport, base.SentinelTransport):
 
 def install() -> None:
     """Make these the transports of their URLs, in this process."""
-    for scheme in ("redis", "rediss"):
-        TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"
-    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"
+    for scheme, name in (
+        ("redis", "Transport"),
+        ("rediss", "Transport"),
+        ("sentinel", "SentinelTransport"),
+    ):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{name}"
+        cache.pop(scheme, None)
