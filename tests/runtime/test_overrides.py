@@ -79,6 +79,7 @@ REQUEST_OPTIONS = (
 # By the module that relies on them.
 TABLE: dict[str, list[Row]] = {
     "app": [
+        Row(BASE + "control_cls", ATTRIBUTE, "keeps what is revoked"),
         Row(BASE + "__init__", APP_OPTIONS, "adds the settings and the heartbeat"),
         Row(BASE + "send_task", SEND_OPTIONS, "every way of sending ends here"),
         Row(BASE + "task_cls", ATTRIBUTE, "our tasks"),
@@ -435,6 +436,18 @@ TABLE: dict[str, list[Row]] = {
         ),
         Row("kombu.transport.redis:MultiChannelPoller.maybe_restore_messages", "self", "as said"),
         Row(CHANNEL + "unacked_restore_interval", ATTRIBUTE, "how often"),
+    ],
+    "revoked": [
+        Row(
+            "celery.app.control:Control.broadcast",
+            "self, command, arguments=, destination=, connection=, reply=, timeout=, limit=, "
+            "callback=, channel=, pattern=, matcher=, **extra_kwargs",
+            "keeps what is revoked",
+        ),
+        Row(START_STOP + "start", "self, parent", "reads what was revoked"),
+        Row(STEP + "requires", ATTRIBUTE, "after the remote control"),
+        Row(STATE + "revoked", ATTRIBUTE, "the ids that workers look at"),
+        Row(STATE + "revoked_stamps", ATTRIBUTE, "the same for stamped headers"),
     ],
     "worker": [
         Row(CONSUMER + "on_connection_error_after_connected", "self, exc", "ends if refused"),

@@ -18,12 +18,15 @@ say in the configuration or in a subclass of your own. They know nothing of your
     Tasks that are sent when a transaction is committed.
 `worker`
     What the worker's main process does with a task. A task that runs out of memory fails alone,
-    each result is stored, and a warm shutdown ends after `shutdown_grace_period`.
+    each result is stored, and a warm shutdown ends after `shutdown_grace_period`, with every pool.
 `checks`
     A worker or beat with a setting that nobody reads, or that cannot work, does not start. Names
     that a plug-in reads are listed in the setting `known_settings`.
 `heartbeat`, `health`
     Files that a worker and beat keep fresh, and the probe that reads them.
+`revoked`
+    A task that is revoked while it waits does not run, whichever workers are there until its turn
+    comes. The broker keeps what is revoked for a week.
 `poison`, `letters`, `dead_letters`
     A message that is no task for a worker, or that kills it again and again, is put aside; the
     command `python -m <package>.runtime.dead_letters` lists such messages and puts them back.

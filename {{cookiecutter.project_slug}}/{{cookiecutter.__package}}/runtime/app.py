@@ -16,6 +16,7 @@ from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
 from .heartbeat import Beat, BeatScheduler, Heartbeat
+from .revoked import Control, Revoked
 from .worker import ReliableConsumer, ReliableRequest, Worker
 
 
@@ -61,6 +62,7 @@ class ReliableCelery(Celery):
     """A Celery app; the modules of the brokers say what it does on theirs."""
 
     task_cls = ReliableTask  # type: ignore[assignment]
+    control_cls = Control  # type: ignore[assignment]
     consumer_cls: ClassVar[type[ReliableConsumer]] = ReliableConsumer
     # What the URL of the broker begins with.
     schemes: ClassVar[tuple[str, ...]] = ()
@@ -73,7 +75,7 @@ class ReliableCelery(Celery):
         self.on_after_configure.connect(self._set_defaults)
         self.Worker = self.subclass_with_self(Worker)  # type: ignore[misc]
         self.Beat = self.subclass_with_self(Beat)  # type: ignore[misc]
-        self.steps["consumer"].add(Heartbeat)
+        self.steps["consumer"] |= {Heartbeat, Revoked}
 
     def _set_defaults(self, source: Any, **_: Any) -> None:
         defaults = {
@@ -150,6 +152,14 @@ class ReliableCelery(Celery):
 
         Raises `kombu.exceptions.OperationalError` if the queue is gone.
         """
+        raise NotImplementedError
+
+    def keep_revoked(self, entries: list[str]) -> None:
+        """Keep what was revoked in the broker, for `revoked.REVOKED_FOR` seconds at least."""
+        raise NotImplementedError
+
+    def kept_revoked(self) -> Iterable[str]:
+        """Return what is kept there."""
         raise NotImplementedError
 
     def queue_length(self, connection: Connection, name: str) -> int:

@@ -1,12 +1,13 @@
 """The app for RabbitMQ as the broker."""
 
 import contextlib
+import json
 import math
 import re
 import time
+import uuid
 from typing import Any, ClassVar
 
-from celery.app.control import Control
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer
@@ -23,6 +24,8 @@ from kombu.transport.native_delayed_delivery import (
 from . import app, rabbitmq_transport
 from .app import Refusal
 from .checks import EX_CONFIG
+from .rabbitmq_transport import PATIENCE
+from .revoked import MOST, REVOKED_FOR, Control
 from .worker import ReliableConsumer
 
 rabbitmq_transport.install()
@@ -30,6 +33,7 @@ rabbitmq_transport.install()
 # Quorum queues outlive the loss of a node.
 QUORUM = "quorum"
 DAY = 24 * 3600.0
+PAGE = 500  # messages of a stream that are acknowledged at once
 # The codes with which RabbitMQ refuses something: access, precondition failed, not allowed.
 REFUSALS = {403, 406, 530}
 OTHER_ARGUMENTS = re.compile(r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '(.+?)': (.+)")
@@ -120,7 +124,7 @@ class ReliableCelery(app.ReliableCelery):
 
     schemes = ("amqp", "amqps", "pyamqp")
     consumer_cls = RabbitMQConsumer
-    control_cls = ReliableControl  # type: ignore[assignment]
+    control_cls = ReliableControl
     queue_arguments = {"x-queue-type": QUORUM}  # noqa: RUF012  # declared in the base class
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -235,6 +239,56 @@ class ReliableCelery(app.ReliableCelery):
             properties=properties,
         )
         channel.basic_publish(message, about["exchange"], about["routing_key"])
+
+    @property
+    def revoked_stream(self) -> Queue:
+        """The stream of what was revoked: every worker can read all of it."""
+        arguments = {
+            "x-queue-type": "stream",
+            "x-max-age": f"{REVOKED_FOR}s",
+            # Bytes. Age and size hold for whole segments.
+            "x-max-length-bytes": MOST * 200,
+            "x-stream-max-segment-size-bytes": MOST * 20,
+        }
+        return Queue(
+            f"{self.main}.revoked",
+            queue_arguments=arguments,
+            consumer_arguments={"x-stream-offset": "first"},
+        )
+
+    def keep_revoked(self, entries: list[str]) -> None:
+        """Keep what was revoked, as one message of a stream."""
+        stream = self.revoked_stream
+        with self.producer_or_acquire() as producer:
+            producer.publish(
+                json.dumps(entries),
+                exchange="",
+                routing_key=stream.name,
+                declare=[stream],
+                retry=True,
+                retry_policy=self.conf.task_publish_retry_policy,
+            )
+
+    def kept_revoked(self) -> list[str]:
+        """Return what is kept there: all that comes before a mark that is made now."""
+        mark = f"read {uuid.uuid4()}"
+        # Without the mark, for a RabbitMQ that blocks publishers: until nothing comes.
+        with contextlib.suppress(OperationalError):
+            self.keep_revoked([mark])
+        found: list[str] = []
+
+        def read(message: Any) -> None:
+            found.extend(json.loads(message.body))
+            if not message.delivery_tag % PAGE:
+                message.ack(multiple=True)
+
+        with self.connection_for_read() as connection:
+            consumer = connection.Consumer([self.revoked_stream], on_message=read)
+            consumer.qos(prefetch_count=2 * PAGE)
+            with consumer, contextlib.suppress(TimeoutError):
+                while mark not in found[-1:]:
+                    connection.drain_events(timeout=PATIENCE)
+        return [entry for entry in found if not entry.startswith("read ")]
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""

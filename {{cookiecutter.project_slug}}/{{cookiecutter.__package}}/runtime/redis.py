@@ -1,15 +1,18 @@
 """The app for Redis as the broker."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 from kombu import Connection
 from kombu.exceptions import OperationalError
+from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from . import app, redis_transport
 from .app import Refusal
 from .checks import split_urls
+from .revoked import MOST, REVOKED_FOR
 from .worker import ReliableConsumer
 
 redis_transport.install()
@@ -75,6 +78,28 @@ class ReliableCelery(app.ReliableCelery):
     def unseal(self, channel: Any, body: Any, about: dict[str, Any]) -> None:
         """Put the message of a dead letter back on its queue, as it came."""
         channel.put_raw(about["routing_key"], body)
+
+    def keep_revoked(self, entries: list[str]) -> None:
+        """Keep what was revoked, in a sorted set by time."""
+        now = time.time()
+        added = [part for entry in entries for part in (now, entry)]
+        self.run_revoked("zadd", *added)
+        self.run_revoked("zremrangebyscore", "-inf", now - REVOKED_FOR)
+        self.run_revoked("zremrangebyrank", 0, -1 - MOST)
+        self.run_revoked("expire", REVOKED_FOR)
+
+    def kept_revoked(self) -> list[str]:
+        """Return what is kept there."""
+        return [bytes_to_str(entry) for entry in self.run_revoked("zrange", 0, -1)]
+
+    def run_revoked(self, command: str, *arguments: Any) -> Any:
+        """Run a command of Redis on the set of what was revoked."""
+        with self.connection_or_acquire() as connection:
+            channel: Any = connection.default_channel
+            # In lower case, since kombu puts the prefix before the keys of some commands.
+            key = f"{channel.global_keyprefix}{self.main}.revoked"
+            with channel.conn_or_acquire() as client:
+                return client.execute_command(command, key, *arguments)
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""

@@ -1,0 +1,60 @@
+"""Revoked tasks stay revoked: the broker keeps what workers forget when they end.
+
+Who revokes a task tells the broker first, and then the workers that run. A worker reads all of it
+whenever it connects, before its first task; for the rest it knows as Celery does, without a call.
+"""
+
+import json
+from typing import Any
+
+from celery.app import control
+from celery.bootsteps import StartStopStep
+from celery.utils.log import get_logger
+from celery.worker import state
+from kombu.utils.functional import maybe_list
+
+# Seconds; what waits in a queue for longer runs. Celery's workers know a revoked task for 3 h.
+REVOKED_FOR = 7 * 24 * 3600
+MOST = 50_000  # as many as a worker knows at a time
+
+logger = get_logger(__name__)
+
+
+class Control(control.Control):
+    """Sends commands to workers; `revoke` reaches those too that start later."""
+
+    app: Any
+
+    def broadcast(  # type: ignore[override]
+        self, command: str, arguments: Any = None, destination: Any = None, **options: Any
+    ) -> Any:
+        """Send a command as Celery does; keep it, if it revokes tasks for all workers."""
+        given = (arguments or {}) | options
+        if command in {"revoke", "terminate"} and not destination:
+            self.app.keep_revoked([json.dumps(each) for each in maybe_list(given["task_id"])])
+        elif command == "revoke_by_stamped_headers" and not destination:
+            self.app.keep_revoked([json.dumps(given["headers"])])
+        return super().broadcast(command, arguments, destination, **options)
+
+
+class Revoked(StartStopStep):
+    """Tells a worker what was revoked while it was away."""
+
+    # After it hears commands, so that none falls in between, and before it takes tasks.
+    requires = ("celery.worker.consumer.control:Control",)
+
+    def start(self, consumer: Any) -> None:
+        """Start with the connection to the broker."""
+        state.revoked.expires = REVOKED_FOR
+        try:
+            kept = consumer.app.kept_revoked()
+        except consumer.connection.channel_errors as error:  # an old RabbitMQ has no streams
+            logger.warning("what was revoked is not known: %s", error)
+            return
+        stamps: Any = state.revoked_stamps
+        for entry in map(json.loads, kept):
+            if isinstance(entry, str):
+                state.revoked.add(entry)
+            else:
+                for header, values in entry.items():
+                    stamps[header] = list({*stamps.get(header, ()), *maybe_list(values)})
