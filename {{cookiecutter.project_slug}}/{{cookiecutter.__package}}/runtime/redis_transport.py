@@ -325,6 +325,7 @@ class Channel(base.Channel):
     qos: Any
     connection_errors: tuple[type[Exception], ...]
     keyprefix_binding_permanent: str
+    unacked_restore_interval: float
     _in_poll: Any
     _brpop_sent_at: float | None
     _expires: dict[str, int]
@@ -737,6 +738,18 @@ class Poller(base.MultiChannelPoller):
     loop: Any = None  # that of a worker, if one drives the transport
     _held = False
     _channels: set[Channel]
+    _restore_at = 0.0
+
+    def get(self, callback: Any, timeout: float | None = None) -> Any:
+        """Read without an event loop, as with gevent: there, no timer restores what is overdue.
+
+        kombu restores when a poll ends without an answer, but a take answers sooner.
+        """
+        if monotonic() >= self._restore_at:
+            intervals = [channel.unacked_restore_interval for channel in self._channels]
+            self._restore_at = monotonic() + min(intervals, default=0)
+            self.maybe_restore_messages()
+        return super().get(callback, timeout)
 
     def on_poll_start(self) -> None:
         """Take or wait; send acknowledgements unless the next take will carry them.
