@@ -1,6 +1,7 @@
 """Sending, settings and names, which are the same on each broker."""
 
 import pickle
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -116,21 +117,27 @@ def test_an_error_of_the_caller_s_stays_what_it_is(app: Any) -> None:
         task.delay(1)
 
 
+HOUR = timedelta(hours=1)
+
+
 @pytest.mark.parametrize(
-    ("options", "seconds"),
+    ("options_at", "seconds"),
     [
-        ({}, 0),
-        ({"countdown": None, "eta": None}, 0),
-        ({"countdown": 90.5}, 90.5),
-        ({"countdown": -1}, 0),
-        ({"eta": datetime.now(UTC) + timedelta(hours=1)}, 3600),
-        ({"eta": datetime.now(timezone(timedelta(hours=5))) + timedelta(hours=1)}, 3600),
-        ({"eta": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}, 3600),
-        ({"eta": datetime.now(UTC) - timedelta(hours=1)}, 0),
+        (lambda _: {}, 0),
+        (lambda _: {"countdown": None, "eta": None}, 0),
+        (lambda _: {"countdown": 90.5}, 90.5),
+        (lambda _: {"countdown": -1}, 0),
+        (lambda now: {"eta": now + HOUR}, 3600),
+        (lambda now: {"eta": now.astimezone(timezone(5 * HOUR)) + HOUR}, 3600),
+        (lambda now: {"eta": (now + HOUR).isoformat()}, 3600),
+        (lambda now: {"eta": now - HOUR}, 0),
     ],
     ids=["none", "empty", "countdown", "negative", "eta", "zone", "text", "past"],
 )
-def test_a_delay_is_known_in_each_form(options: dict[str, Any], seconds: float) -> None:
+def test_a_delay_is_known_in_each_form(
+    options_at: Callable[[datetime], dict[str, Any]], seconds: float
+) -> None:
+    options = options_at(datetime.now(UTC))
     assert ReliableCelery("named").delay_of(options) == pytest.approx(seconds, abs=60)
 
 
