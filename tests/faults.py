@@ -588,7 +588,6 @@ TABLE = [
     Fault("a task that always kills its process", poison_child, "kill_child"),
     Fault("a task that always kills its whole worker", poison_worker, "kill_worker"),
     Fault("a task that raises `MemoryError`", memory_error, "devour"),
-    Fault("messages that nobody can read", unreadable),
     Fault("a rolling deployment with a new task", newer_task),
     Fault("two beats, started by mistake", two_beats),
     Fault("a whole worker: SIGKILL at full load", full_load, tasks=3600, seconds=0, kills=12),
