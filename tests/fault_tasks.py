@@ -97,22 +97,6 @@ def send_newer(count: int) -> None:
         app.send_task("fault_tasks.newer", (f"n{n}",), task_id=f"n{n}")
 
 
-def send_odd() -> None:
-    """Send messages that nobody can read, or that are no task."""
-    task = {"task": "fault_tasks.work", "lang": "py", "argsrepr": "()", "kwargsrepr": "{}"}
-    with app.connection_for_write() as connection:
-        channel: Any = connection.default_channel
-        for body, headers in [
-            (b"[[], {}, {}]", task),  # no id
-            (b"{", task | {"id": "odd"}),  # not valid JSON
-            (b"[[], {}, {}]", {}),  # no task
-        ]:
-            properties = {"delivery_mode": 2}
-            kind = {"content_type": "application/json", "content_encoding": "utf-8"}
-            message = channel.prepare_message(body, headers=headers, properties=properties, **kind)
-            channel.basic_publish(message, "", app.conf.task_default_queue)
-
-
 def send(count: int, seconds: float, poison: str, **options: Any) -> None:  # noqa: ANN401
     """Send tasks of so many seconds, and a poison among the first of them."""
     for n in range(count):
