@@ -217,6 +217,7 @@ class RabbitMQ:
         distribution, epmd = others
         self.environment = os.environ | {
             "HOME": str(directory),
+            "ERL_CRASH_DUMP": str(directory / "erl_crash.dump"),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": str(epmd),
             "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
