@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots lint clean
+.PHONY: help demo test test-fast test-faults faults screenshots lint newer clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -25,6 +25,7 @@ help:
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
 	@echo 'make lint   ruff and mypy'
+	@echo 'make newer  fails if there is a newer release of what the runtime stands on'
 	@echo 'make clean  remove what the other commands brought'
 
 demo: $(UV)
@@ -55,6 +56,14 @@ lint: $(UV)
 	$(UV) run --quiet ruff format --check --config pyproject.toml
 	@mkdir -p $(LINKED) && ln -sfn '$(CURDIR)/$(RUNTIME)' $(LINKED)/runtime
 	$(UV) run --quiet mypy
+
+newer: $(UV)
+	@$(UV) sync --quiet
+	@found=$$($(UV) pip list --outdated | grep -E '^(amqp|billiard|celery|kombu|redis) '); \
+	if [ -n "$$found" ]; then \
+		printf '%s\nRead it, then raise the bounds: tests/runtime/test_overrides.py\n' "$$found"; \
+		exit 1; \
+	fi
 
 clean:
 	rm -rf .tools .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache uv.lock

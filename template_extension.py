@@ -39,6 +39,11 @@ RESERVED = frozenset(
     """.split()  # noqa: SIM905  # many short names
 )
 
+# Windows keeps these names for devices: no file or directory can have one.
+DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
+)
+
 
 def refuse(question: str, answer: str, why: str) -> NoReturn:
     """Refuse an answer: cookiecutter prints this one line and exits with status 1."""
@@ -69,6 +74,8 @@ def checked_slug(answer: str) -> str:
     # "type" is a keyword only from Python 3.12 on; cookiecutter may run on an older one.
     if keyword.iskeyword(answer) or keyword.issoftkeyword(answer) or answer == "type":
         refuse(question, answer, f"is a Python keyword; try {answer}_service")
+    if answer in DEVICES:
+        refuse(question, answer, f"is the name of a device on Windows; try {answer}_service")
     if answer in sys.stdlib_module_names or answer in RESERVED:
         refuse(question, answer, f"would shadow the module of that name; try {answer}_service")
     return answer

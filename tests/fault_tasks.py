@@ -6,6 +6,7 @@ broker: ``start``, ``wait`` and ``end``, with the name of the task and the proce
 
 import os
 import signal
+import sys
 import time
 from datetime import timedelta
 from importlib import import_module
@@ -97,9 +98,36 @@ def send_newer(count: int) -> None:
         app.send_task("fault_tasks.newer", (f"n{n}",), task_id=f"n{n}")
 
 
-def send(count: int, seconds: float, poison: str, **options: Any) -> None:  # noqa: ANN401
-    """Send tasks of so many seconds, and a poison among the first of them."""
+def send_odd() -> None:
+    """Send messages that nobody can read, or that are no task."""
+    task = {"task": "fault_tasks.work", "lang": "py", "argsrepr": "()", "kwargsrepr": "{}"}
+    with app.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        for body, headers in [
+            (b"[[], {}, {}]", task),  # no id
+            (b"{", task | {"id": "odd"}),  # not valid JSON
+            (b"[[], {}, {}]", {}),  # no task
+        ]:
+            properties = {"delivery_mode": 2}
+            kind = {"content_type": "application/json", "content_encoding": "utf-8"}
+            message = channel.prepare_message(body, headers=headers, properties=properties, **kind)
+            channel.basic_publish(message, "", app.conf.task_default_queue)
+
+
+def try_to_send() -> None:
+    """Send a task to a broker that is full, and write how that ends."""
+    start, end = time.monotonic(), "sent"
+    try:
+        work.delay("late", 0)
+    except Exception as error:  # noqa: BLE001  # the naive configuration has others
+        end = type(error).__name__
+    sys.stdout.write(f"`delay()`: {end}, {time.monotonic() - start:.0f} s")
+
+
+def send(count: int, seconds: float, poison: str, names: list[str], **options: Any) -> None:  # noqa: ANN401
+    """Send tasks of so many seconds, and poisons with such names among the first of them."""
     for n in range(count):
-        if poison and n == 20:
-            app.send_task(f"fault_tasks.{poison}", ("poison",), task_id="poison")
+        if n == 20:
+            for name in names:
+                app.send_task(f"fault_tasks.{poison}", (name,), task_id=name)
         work.apply_async((f"t{n}", seconds), task_id=f"t{n}", **options)

@@ -2,11 +2,11 @@
 
 `make faults` runs all of it, on both brokers, beside the configuration of the usual tutorial, and
 writes the table of the README; `test_faults.py` asserts what must hold for the generated one.
-Words behind ``python -m tests.faults`` choose some of it (``redis ours main_killed``): they only
-print.
+Words behind ``python -m tests.faults`` choose some of it (``redis ours main_killed``). A row whose
+four cells were measured replaces that of the README.
 
-A SIGKILL that hits a worker while it fetches from Redis can lose the message, see `full_load`. All
-other faults strike while no message is on its way: the worker's processes are all held busy.
+A SIGKILL that hits a worker while kombu fetches from Redis can lose the message, see `full_load`.
+All other faults strike while no message is on its way: the worker's processes are all held busy.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ CONFIGURATIONS = ["naive", "ours"]
 PROCESSES = 2  # of each worker
 README = conftest.TEMPLATE / "README.md"
 MARKS = ("<!-- faults -->\n", "<!-- /faults -->")
-MOST_WORKERS = 8  # of the naive configuration, which a message can end one after the other
+MOST_WORKERS = 12  # of the naive configuration, which a message can end one after the other
 GRACE, LIMIT = 1, 2  # the shutdown's grace period, in seconds, and the redelivery limit
 
 
@@ -94,6 +94,11 @@ class Redis:
     def client(self, database: int) -> redis.Redis:
         """Return a client, for looking on."""
         return redis.Redis.from_url(f"{self.url}/{database}", decode_responses=True)
+
+    def fill(self) -> None:
+        """Let it have no more memory than it uses."""
+        with self.client(0) as client:
+            client.config_set("maxmemory", client.info("memory")["used_memory"])
 
     def queued(self, queue: str) -> int:
         """Return how many messages wait in a queue."""
@@ -161,6 +166,10 @@ class RabbitMQ:
             os.killpg(self.process.pid, signum)
         self.process.wait(DEADLINE)
 
+    def fill(self) -> None:
+        """Let it block publishers, as when it is out of memory."""
+        self.server.control("vm_memory_monitor:set_vm_memory_high_watermark(0.00001).")
+
     def queued(self, queue: str) -> int:
         """Return how many messages wait in a queue."""
         with Connection(self.url) as connection:
@@ -182,17 +191,20 @@ class Outcome:
     lost: int  # no end or no result, and the broker has it no more
     stuck: int  # the same, but the broker keeps it, and gives it to nobody
     twice: int  # run to their end more than once
-    starts: int  # of the poison
+    starts: int  # of the poison, or of what was revoked
     failed: set[str]  # the tasks whose result is a failure
     workers: int  # that were needed
     left: int  # messages in the broker at the end
     dead: list[str] = field(default_factory=list)  # the ids of the dead letters
+    said: str = ""  # of a call by a sender
     log: str = field(default="", repr=False)  # what the workers and the tasks have said
 
     def __str__(self) -> str:
         """Return the cell of the table."""
         cell = f"{self.lost} / {self.stuck} / {self.twice}"
-        return f"{cell}; starts: {self.starts}, workers: {self.workers}" if self.starts else cell
+        if self.starts:
+            cell += f"; starts: {self.starts}, workers: {self.workers}"
+        return f"{cell}; {self.said}" if self.said else cell
 
 
 class Lab:
@@ -218,7 +230,7 @@ class Lab:
         stack.callback(self.results.stop)
         self.broker: Redis | RabbitMQ
         if broker == "rabbitmq":
-            own = fault.strike in (broker_restarted, broker_killed)
+            own = fault.strike in (broker_restarted, broker_killed, broker_full)
             self.broker = RabbitMQ(self.directory / "rabbitmq", stack, own=own)
         elif fault.strike is results_away:
             self.broker = Redis(self.directory / "broker")
@@ -237,7 +249,7 @@ class Lab:
             # Longer by the pause before a retry.
             "CELERY_VISIBILITY_TIMEOUT": str(limit + 2 + fault.countdown),
         }
-        if fault.strike is terminated_long:
+        if fault.strike in (terminated_long, terminated_gevent):
             environment["CELERY_SHUTDOWN_GRACE_PERIOD"] = str(GRACE)
         if fault.strike is two_beats:
             environment["FAULTS_ENTRIES"] = str(fault.tasks)
@@ -246,6 +258,8 @@ class Lab:
         self.service = stack.enter_context(service)
         self.workers: list[Process] = []
         self.names = {f"t{n}" for n in range(fault.tasks)}
+        self.poisons = poisons(fault)
+        self.said = ""
 
     def begin(self) -> None:
         """Send the tasks while a worker starts; those with a delay when it has started."""
@@ -254,7 +268,8 @@ class Lab:
             self.worker()
         if fault.strike is not two_beats:
             options = f", countdown={fault.countdown}" if fault.countdown else ""
-            code = f"send({fault.tasks}, {fault.seconds}, {fault.poison!r}{options})"
+            poison = fault.poison, self.poisons
+            code = f"send({fault.tasks}, {fault.seconds}, *{poison}{options})"
             sender = self.service.start(self.python, "-c", f"from fault_tasks import *; {code}")
             if not self.workers:
                 self.worker()
@@ -262,14 +277,22 @@ class Lab:
 
     def worker(self) -> None:
         """Start one more worker."""
-        options = ("--loglevel", "INFO", "--concurrency", str(PROCESSES))
+        options = ["--loglevel", "INFO", "--concurrency", str(PROCESSES)]
+        if self.fault.pool:
+            options += ["--pool", self.fault.pool]
         name = f"w{len(self.workers)}"
         command = (self.python, "-m", "celery", "-A", "fault_tasks", "worker", *options, "-n", name)
-        self.workers.append(self.service.start(*command, ready=r" ready\."))
+        self.workers.append(self.service.start(*command))
+        try:
+            self.workers[-1].wait_for(r" ready\.", deadline=DEADLINE if self.ours else 20)
+        except AssertionError:
+            if self.ours:
+                raise
 
-    def python_code(self, code: str) -> None:
-        """Run code of the tasks' module, as a sender."""
-        self.service.run(self.python, "-c", f"from fault_tasks import *; {code}")
+    def python_code(self, code: str) -> str:
+        """Run code of the tasks' module, as a sender; return what it has printed."""
+        code = f"from fault_tasks import *; {code}"
+        return self.service.run(self.python, "-c", code).stdout.strip()
 
     # --- What is to be seen
 
@@ -310,7 +333,10 @@ class Lab:
         return children
 
     def waiting(self) -> list[int]:
-        """Return those in which a task waits at the gate."""
+        """Return those in which a task waits at the gate; with gevent, one for each task."""
+        if self.fault.pool:
+            waiting = self.count("wait") - self.count("end")
+            return [self.workers[-1].process.pid] * waiting.total()
         return [pid for pid, (word, _) in self.children().items() if word == "wait"]
 
     def still(self) -> bool:
@@ -391,11 +417,12 @@ class Lab:
             lost=missing - min(missing, left),
             stuck=min(missing, left),
             twice=sum(self.count("end")[name] > 1 for name in self.names),
-            starts=self.count("start")["poison"],
+            starts=sum(self.count("start")[name] for name in self.poisons),
             failed=self.results.results("FAILURE"),
             workers=len(self.workers),
             left=left,
             dead=self.dead_letters(),
+            said=self.said,
             log="\n".join([*(worker.output for worker in self.workers), self.notes.read_text()]),
         )
 
@@ -437,6 +464,11 @@ def terminated_long(lab: Lab) -> None:
     lab.release()
 
 
+def terminated_gevent(lab: Lab) -> None:
+    """Do the same to a worker with gevent."""
+    terminated_long(lab)
+
+
 def quit_at_once(lab: Lab) -> None:
     """Stop the worker without waiting for its tasks."""
     lab.hold(after=30)
@@ -455,6 +487,15 @@ def broker_restarted(lab: Lab, signum: signal.Signals = signal.SIGTERM) -> None:
 def broker_killed(lab: Lab) -> None:
     """Kill the broker, and start it again."""
     broker_restarted(lab, signal.SIGKILL)
+
+
+def broker_full(lab: Lab) -> None:
+    """Let the broker be full, while a worker is replaced, and let somebody send."""
+    lab.hold(after=30)
+    lab.broker.fill()
+    lab.workers[-1].kill()
+    lab.said = lab.python_code("try_to_send()")
+    lab.release()
 
 
 def results_away(lab: Lab) -> None:
@@ -503,6 +544,11 @@ def poison_worker(lab: Lab) -> None:
         lab.worker()
 
 
+def poison_workers(lab: Lab) -> None:
+    """Let three tasks kill their whole worker, each again and again, side by side."""
+    (lab.directory / "doom").touch()
+
+
 def running(lab: Lab) -> bool:
     """Tell whether a task but the poison runs, and is not yet at the gate."""
     return any(word == "start" and name != "poison" for word, name in lab.children().values())
@@ -511,6 +557,22 @@ def running(lab: Lab) -> bool:
 def memory_error(lab: Lab) -> None:
     """Let a task raise MemoryError."""
     lab.wait(lambda: lab.count("start")["poison"] > 0)
+
+
+def unreadable(lab: Lab) -> None:
+    """Send messages that nobody can read, amid others."""
+    lab.ended(20)
+    lab.python_code("send_odd()")
+
+
+def revoked(lab: Lab) -> None:
+    """Revoke tasks that wait, and restart the worker."""
+    lab.hold(after=30)
+    lab.poisons = sorted(lab.names)[-50:]
+    lab.names -= {*lab.poisons}
+    lab.python_code(f"app.control.revoke({lab.poisons})")
+    lab.release()
+    lab.signal(signal.SIGTERM)
 
 
 def newer_task(lab: Lab) -> None:
@@ -559,11 +621,18 @@ class Fault:
     title: str
     strike: Callable[[Lab], None]
     poison: str = ""  # a task of its own among the others
+    poisons: int = 1  # how many of it
     tasks: int = 200
     seconds: float = 0.05
     limit: int = 0  # the time limit of a task, where it is not the usual one
     countdown: int = 0
     kills: int = 0
+    pool: str = ""  # where it is not the usual one
+
+
+def poisons(fault: Fault) -> list[str]:
+    """Return the names of the poison tasks of a fault."""
+    return [f"poison{n or ''}" for n in range(fault.poisons)] if fault.poison else []
 
 
 TABLE = [
@@ -573,13 +642,18 @@ TABLE = [
     Fault("a worker: SIGTERM amid short tasks", terminated_short),
     Fault("a worker: SIGTERM amid long tasks, SIGKILL later", terminated_long),
     Fault("a worker: SIGQUIT", quit_at_once),
+    Fault("a worker with gevent: SIGTERM amid long tasks", terminated_gevent, pool="gevent"),
     Fault("the broker: restart", broker_restarted),
     Fault("the broker: SIGKILL and restart", broker_killed),
+    Fault("the broker: full, and a new worker", broker_full),
     Fault("the result backend: away for 5 s", results_away, limit=60),
     Fault("a worker killed while tasks wait for their `countdown`", waiting_for_eta, countdown=6),
     Fault("a task that always kills its process", poison_child, "kill_child"),
     Fault("a task that always kills its whole worker", poison_worker, "kill_worker"),
+    Fault("3 tasks that always kill their whole worker", poison_workers, "kill_worker", 3),
     Fault("a task that raises `MemoryError`", memory_error, "devour"),
+    Fault("messages that nobody can read", unreadable),
+    Fault("50 tasks that are revoked, and a new worker", revoked),
     Fault("a rolling deployment with a new task", newer_task),
     Fault("two beats, started by mistake", two_beats),
     Fault("a whole worker: SIGKILL at full load", full_load, tasks=3600, seconds=0, kills=12),
@@ -599,20 +673,29 @@ def run(fault: Fault, broker: str, configuration: str, project: BakedProject) ->
 # --- The table --------------------------------------------------------------------------------
 
 
-def table(cells: dict[tuple[str, ...], Outcome]) -> str:
-    """Return the table of the README."""
-    columns = [(broker, configuration) for broker in BROKERS for configuration in CONFIGURATIONS]
-    heads = [f"{BROKERS[broker]}, {configuration}" for broker, configuration in columns]
-    lines = [f"| lost / stuck / run twice | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+def title_of(fault: Fault) -> str:
+    """Return the first cell of a row."""
+    return f"| {fault.title}, {fault.kills} times" if fault.kills else f"| {fault.title}"
+
+
+def write(cells: dict[tuple[str, ...], Outcome]) -> None:
+    """Write what was measured into the table of the README; other rows stay as they are."""
+    before, _, rest = README.read_text("utf-8").partition(MARKS[0])
+    old, _, after = rest.partition(MARKS[1])
+    heads, ruler, *kept = old.splitlines()
+    rows = {line.split(" | ")[0]: line for line in kept}
     for name, fault in FAULTS.items():
-        title = f"{fault.title}, {fault.kills} times" if fault.kills else fault.title
-        row = " | ".join(str(cells[name, *column]) for column in columns)
-        lines.append(f"| {title} | {row} |")
-    return "\n".join(lines) + "\n"
+        columns = [(name, *column) for column in itertools.product(BROKERS, CONFIGURATIONS)]
+        if cells.keys() >= {*columns}:
+            row = [title_of(fault), *(str(cells[column]) for column in columns)]
+            rows[title_of(fault)] = " | ".join(row) + " |"
+    lines = [heads, ruler, *(rows[title] for title in map(title_of, TABLE) if title in rows)]
+    text = "\n".join(lines) + "\n"
+    README.write_text("".join([before, MARKS[0], text, MARKS[1], after]), "utf-8")
 
 
 def main() -> None:
-    """Run what is asked for, two at a time; all of it goes into the README."""
+    """Run what is asked for, two at a time, and write it into the README."""
     words = set(sys.argv[1:])
     conftest.pytest_configure()
     try:
@@ -629,11 +712,7 @@ def main() -> None:
             return outcome
 
         with ThreadPoolExecutor(2) as pool:
-            cells = dict(zip(wanted, pool.map(measure, wanted), strict=True))
-        if not words:
-            before, _, rest = README.read_text("utf-8").partition(MARKS[0])
-            after = rest.partition(MARKS[1])[2]
-            README.write_text("".join([before, MARKS[0], table(cells), MARKS[1], after]), "utf-8")
+            write(dict(zip(wanted, pool.map(measure, wanted), strict=True)))
     finally:
         conftest.pytest_unconfigure()
 
@@ -649,6 +728,7 @@ def generate(broker: str) -> BakedProject:
     )
     project = BakedProject(Path(path), "celery_app")
     project.sync()
+    project.run("uv", "pip", "install", "--quiet", "gevent")
     return project
 
 

@@ -50,6 +50,10 @@ REFUSED = [
             *("a'b", 'a"b', "con:", "x*", "$HOME", "`id`", "{x}"),
         ]
     ],
+    *[
+        ("project_slug", slug, "is the name of a device on Windows")
+        for slug in ["con", "prn", "aux", "nul", "com0", "com1", "com9", "lpt0", "lpt9"]
+    ],
     ("project_slug", "a" * 33, "has 33 characters; the maximum is 32"),
     ("project_slug", "a" * 5000, "has 5000 characters; the maximum is 32"),
     ("timezone", "Europe/Berlim", "did you mean Europe/Berlin"),
@@ -304,6 +308,7 @@ def test_a_slug_is_refused_or_imports(slug: str) -> None:
     assert slug.isascii()
     assert slug == slug.lower()
     assert slug not in sys.stdlib_module_names
+    assert slug not in template_extension.DEVICES
     ast.parse(f"import {slug}.tasks")
 
 

@@ -36,12 +36,16 @@ def answers(kind: str) -> dict[str, str]:
     return {"broker": kind, "result_backend": "redis"}
 
 
-def with_gevent(project: Bake, kind: str) -> BakedProject:
-    """Return a copy of the project that has gevent."""
-    made = project(**answers(kind))
-    made.sync()
-    made.run("uv", "pip", "install", "--quiet", "gevent")
-    return made
+def with_gevent(project: Bake) -> Bake:
+    """Return what gives a copy of a project that has gevent."""
+
+    def installed(**answers: str) -> BakedProject:
+        made = project(**answers)
+        made.sync()
+        made.run("uv", "pip", "install", "--quiet", "gevent")
+        return made
+
+    return installed
 
 
 @pytest.mark.parametrize("kind", ["redis", "rabbitmq"])
@@ -49,7 +53,7 @@ def with_gevent(project: Bake, kind: str) -> BakedProject:
 def test_a_worker_keeps_its_promises_with_each_pool(
     synced: Bake, project: Bake, tmp_path: Path, pool: str, kind: str
 ) -> None:
-    made = with_gevent(project, kind) if pool == "gevent" else synced(**answers(kind))
+    made = (with_gevent(project) if pool == "gevent" else synced)(**answers(kind))
     (tmp_path / "held.py").write_text(TASKS)
     port = servers.free_port()
     env = {
@@ -122,7 +126,7 @@ def test_a_worker_keeps_its_promises_with_each_pool(
 def test_with_gevent_a_task_that_a_broken_connection_ended_is_done_again(
     project: Bake, tmp_path: Path, kind: str
 ) -> None:
-    made = with_gevent(project, kind)
+    made = with_gevent(project)(**answers(kind))
     (tmp_path / "held.py").write_text(TASKS)
     env = {
         "CELERY_TASK_TIME_LIMIT": "5",

@@ -251,6 +251,11 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     "rabbitmq": [
+        Row(
+            "kombu.entity:Queue.queue_declare",
+            "self, nowait=, passive=, channel=",
+            "one thread after the other",
+        ),
         Row(BASE + "control_cls", ATTRIBUTE, "ours"),
         Row("celery.app.control:Control.Mailbox", ATTRIBUTE, "ours"),
         Row("kombu.pidbox:Mailbox.get_queue", "self, hostname", "a replicated queue"),

@@ -1,6 +1,8 @@
 """RabbitMQ as the broker: what its app promises."""
 
+import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -110,3 +112,23 @@ def test_a_queue_s_length_is_known_and_nothing_is_created(app: Any) -> None:
         assert app.queue_length(connection, app.main) == 3
         with pytest.raises(connection.channel_errors, match="NOT_FOUND"):
             connection.channel().queue_declare(f"{app.main}.absent", passive=True)
+
+
+def test_threads_share_the_queue_for_replies(make_app: MakeApp) -> None:
+    """As those of Flower do; RabbitMQ would break a connection that consumes too early."""
+    app = make_app("rabbitmq", control_queue_durable=True, control_queue_exclusive=False)
+    for _ in range(8):
+        queue = app.control.mailbox.get_reply_queue()
+        queue.name = uuid.uuid4().hex
+        ready = threading.Barrier(8)
+
+        def consume(queue: Queue = queue, ready: threading.Barrier = ready) -> None:
+            with app.connection_for_read() as connection:
+                connection.connect()
+                ready.wait()
+                with connection.Consumer([queue]):
+                    pass
+
+        with ThreadPoolExecutor(ready.parties) as pool:
+            for done in [pool.submit(consume) for _ in range(ready.parties)]:
+                done.result()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import re
+import threading
 import time
 import uuid
 from typing import Any, ClassVar
@@ -57,10 +58,24 @@ class ReplicatedMailbox(Mailbox):
         return replicated(super().get_reply_queue())
 
 
-def replicated(queue: Queue) -> Queue:
-    """Return a queue, to be declared as a quorum queue."""
-    queue.queue_arguments = {"x-queue-type": QUORUM}
-    return queue
+class ReplicatedQueue(Queue):
+    """A quorum queue that the threads of a process may share, as those of Flower do."""
+
+    declaring: ClassVar[Any] = threading.Lock()
+
+    def queue_declare(self, *args: Any, **options: Any) -> Any:
+        """Declare it; one thread after the other.
+
+        RabbitMQ tells the second that it exists, and breaks its connection if it consumes before
+        the declaration of the first is done.
+        """
+        with self.declaring:
+            return super().queue_declare(*args, **options)
+
+
+def replicated(queue: Queue) -> ReplicatedQueue:
+    """Return a queue as a quorum queue."""
+    return ReplicatedQueue(**queue.as_dict() | {"queue_arguments": {"x-queue-type": QUORUM}})
 
 
 class ReliableControl(Control):
