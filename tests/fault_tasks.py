@@ -71,6 +71,7 @@ def kill_child(name: str) -> None:
 def kill_worker(name: str) -> None:
     """Kill the whole worker, as a host that is out of memory does."""
     note("start", name)
+    time.sleep(0.3)  # so that what runs beside it has started
     while not DOOM.exists():
         time.sleep(0.02)
     os.killpg(os.getpgrp(), signal.SIGKILL)

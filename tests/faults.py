@@ -46,6 +46,7 @@ PROCESSES = 2  # of each worker
 README = conftest.TEMPLATE / "README.md"
 MARKS = ("<!-- faults -->\n", "<!-- /faults -->")
 MOST_WORKERS = 12  # of the naive configuration, which a message can end one after the other
+QUIET = 5  # looks: where it is busy, RabbitMQ says that a quorum queue is empty
 GRACE, LIMIT = 1, 2  # the shutdown's grace period, in seconds, and the redelivery limit
 
 
@@ -278,11 +279,9 @@ class Lab:
     def worker(self) -> None:
         """Start one more worker."""
         options = ["--loglevel", "INFO", "--concurrency", str(PROCESSES)]
-        if self.fault.pool:
-            options += ["--pool", self.fault.pool]
-        name = f"w{len(self.workers)}"
-        command = (self.python, "-m", "celery", "-A", "fault_tasks", "worker", *options, "-n", name)
-        self.workers.append(self.service.start(*command))
+        options += ["--pool", self.fault.pool, "--hostname", f"w{len(self.workers)}"]
+        command = ("-m", "celery", "-A", "fault_tasks", "worker", *options)
+        self.workers.append(self.service.start(self.python, *command))
         try:
             self.workers[-1].wait_for(r" ready\.", deadline=DEADLINE if self.ours else 20)
         except AssertionError:
@@ -334,7 +333,7 @@ class Lab:
 
     def waiting(self) -> list[int]:
         """Return those in which a task waits at the gate; with gevent, one for each task."""
-        if self.fault.pool:
+        if self.fault.pool == "gevent":
             waiting = self.count("wait") - self.count("end")
             return [self.workers[-1].process.pid] * waiting.total()
         return [pid for pid, (word, _) in self.children().items() if word == "wait"]
@@ -378,7 +377,8 @@ class Lab:
         """Wait until all is done, or nothing goes on any more; replace a worker that has died."""
         patience = 60.0 if self.ours else 10.0
         seen: Any = None
-        while True:
+        quiet = 0
+        while quiet < QUIET:
             if self.workers[-1].process.poll() is not None:
                 if len(self.workers) > MOST_WORKERS:  # each ends in the same way
                     return
@@ -387,7 +387,10 @@ class Lab:
             missing = self.missing()
             queued, fetched = self.broker.queued(self.queue), self.broker.fetched()
             if not (missing or queued or fetched):
-                return
+                quiet += 1
+                time.sleep(0.2)
+                continue
+            quiet = 0
             if self.ours and isinstance(self.broker, Redis):
                 # What the broker has no more is lost, and needs no long wait.
                 patience = 60.0 if queued or fetched else 10.0
@@ -568,7 +571,7 @@ def unreadable(lab: Lab) -> None:
 def revoked(lab: Lab) -> None:
     """Revoke tasks that wait, and restart the worker."""
     lab.hold(after=30)
-    lab.poisons = sorted(lab.names)[-50:]
+    lab.poisons = [f"t{n}" for n in range(150, 200)]
     lab.names -= {*lab.poisons}
     lab.python_code(f"app.control.revoke({lab.poisons})")
     lab.release()
@@ -627,7 +630,7 @@ class Fault:
     limit: int = 0  # the time limit of a task, where it is not the usual one
     countdown: int = 0
     kills: int = 0
-    pool: str = ""  # where it is not the usual one
+    pool: str = "prefork"
 
 
 def poisons(fault: Fault) -> list[str]:
@@ -650,7 +653,7 @@ TABLE = [
     Fault("a worker killed while tasks wait for their `countdown`", waiting_for_eta, countdown=6),
     Fault("a task that always kills its process", poison_child, "kill_child"),
     Fault("a task that always kills its whole worker", poison_worker, "kill_worker"),
-    Fault("3 tasks that always kill their whole worker", poison_workers, "kill_worker", 3),
+    Fault("3 tasks that always kill their whole worker", poison_workers, "kill_worker", 3, limit=4),
     Fault("a task that raises `MemoryError`", memory_error, "devour"),
     Fault("messages that nobody can read", unreadable),
     Fault("50 tasks that are revoked, and a new worker", revoked),

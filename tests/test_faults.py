@@ -16,7 +16,6 @@ DEATHS = {
     **dict.fromkeys(["terminated_gevent", "quit_at_once", "waiting_for_eta"], 1),
     **dict.fromkeys(["broker_full", "revoked", "newer_task"], 1),
     "poison_worker": LIMIT + 1,
-    "poison_workers": 3 * (LIMIT + 1),
     "full_load": 4,
 }
 # Without a limit on retries, the default of Celery's tasks.
@@ -26,8 +25,6 @@ STARTS = {
     "poison_workers": 3 * (LIMIT + 1),
     "memory_error": 1,
 }
-FAILED = {"unreadable": ["odd"]}
-DEAD = {"unreadable": ["odd"]}
 
 
 @pytest.mark.parametrize("broker", BROKERS)
@@ -38,7 +35,7 @@ def test_no_task_is_lost_and_none_comes_back_for_ever(
     fault = FAULTS[name]
     if fault.kills:
         fault = replace(fault, tasks=1200, kills=DEATHS[name])
-    make = with_gevent(project) if fault.pool else synced
+    make = with_gevent(project) if fault.pool == "gevent" else synced
     made = make(project_type="celery", broker=broker, result_backend="redis")
 
     outcome = run(fault, broker, "ours", made)
@@ -47,11 +44,13 @@ def test_no_task_is_lost_and_none_comes_back_for_ever(
     assert outcome.lost == 0
     assert outcome.stuck == 0
     assert outcome.left == 0
-    assert outcome.workers == 1 + DEATHS.get(name, 0)
-    assert outcome.starts <= STARTS.get(name, 0)
-    poison = poisons(fault)
-    assert outcome.failed == set(FAILED.get(name, poison))
-    assert sorted(outcome.dead) == DEAD.get(name, poison if "worker" in fault.poison else [])
+    if name != "poison_workers":  # two of them can die together
+        assert outcome.workers == 1 + DEATHS.get(name, 0)
+    assert outcome.starts == STARTS.get(name, 0)
+    assert outcome.failed == ({"odd"} if name == "unreadable" else set(poisons(fault)))
+    # One of those that nobody can read names no task, one has no id.
+    dead = 2 if name == "unreadable" else fault.poisons * ("worker" in fault.poison)
+    assert len(outcome.dead) == dead
     if name == "two_beats":
         # Each beat sends each entry: no more than one may run.
         assert outcome.twice == fault.tasks

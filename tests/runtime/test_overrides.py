@@ -42,6 +42,7 @@ CHANNEL = "kombu.transport.redis:Channel."
 CONSUMER = "celery.worker.consumer.consumer:Consumer."
 DELAYED = "kombu.transport.native_delayed_delivery:"
 QOS = "kombu.transport.redis:QoS."
+RESULTS = "celery.backends.redis:RedisBackend."
 REQUEST = "celery.worker.request:Request."
 STATE = "celery.worker.state:"
 STEP = "celery.bootsteps:Step."
@@ -83,6 +84,7 @@ TABLE: dict[str, list[Row]] = {
         Row(BASE + "__init__", APP_OPTIONS, "adds the settings and the heartbeat"),
         Row(BASE + "send_task", SEND_OPTIONS, "every way of sending ends here"),
         Row(BASE + "task_cls", ATTRIBUTE, "our tasks"),
+        Row(BASE + "_get_backend", "self", "has result backends of ours"),
         Row(BASE + "steps", ATTRIBUTE, "the parts of a worker that are ours"),
         Row(
             BASE + "_load_config",
@@ -453,6 +455,22 @@ TABLE: dict[str, list[Row]] = {
         Row(STEP + "requires", ATTRIBUTE, "after the remote control"),
         Row(STATE + "revoked", ATTRIBUTE, "the ids that workers look at"),
         Row(STATE + "revoked_stamps", ATTRIBUTE, "the same for stamped headers"),
+    ],
+    "results": [
+        Row(RESULTS + "_set", "self, key, value, expires=", "stores while Redis is full"),
+        Row(RESULTS + "exception_safe_to_retry", "self, exc", "a full Redis is, too"),
+        Row(
+            "celery.backends.redis:SentinelBackend",
+            ATTRIBUTE,
+            "is one of Redis",
+            ("class SentinelBackend(RedisBackend)",),
+        ),
+        Row(
+            "celery.app.backends:by_name",
+            "backend=, loader=, extension_namespace=",
+            "takes ours by the scheme of the URL",
+            ("loader.override_backends",),
+        ),
     ],
     "worker": [
         Row(CONSUMER + "on_connection_error_after_connected", "self, exc", "ends if refused"),

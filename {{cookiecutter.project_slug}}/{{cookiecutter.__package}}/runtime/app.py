@@ -15,9 +15,14 @@ from celery.utils.time import maybe_make_aware
 from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
+from . import results
 from .heartbeat import Beat, BeatScheduler, Heartbeat
 from .revoked import Control, Revoked
 from .worker import ReliableConsumer, ReliableRequest, Worker
+
+
+class BrokerFullError(OperationalError):
+    """The broker takes no more messages: it is out of memory or disk."""
 
 
 class Refusal(NamedTuple):
@@ -118,6 +123,10 @@ class ReliableCelery(Celery):
             if refusal := self.refusal(error):
                 raise OperationalError(refusal.text) from error
             raise
+
+    def _get_backend(self) -> Any:
+        self.loader.override_backends = results.BACKENDS | self.loader.override_backends
+        return super()._get_backend()  # type: ignore[misc]
 
     def refusal(self, error: BaseException) -> Refusal | None:
         """Return what the broker refuses, or None if the error is of another kind."""

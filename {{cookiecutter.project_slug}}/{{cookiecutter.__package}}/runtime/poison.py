@@ -7,6 +7,7 @@ the memory: it is never acknowledged, so the broker delivers it again and again.
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from kombu import Connection, Queue
 
-from .app import ReliableCelery
+from .app import BrokerFullError, ReliableCelery
 from .letters import Letter, known_of, post
 from .worker import message_buried
 
@@ -29,6 +30,7 @@ from .worker import message_buried
 STARTS_EXPIRE = 7 * 24 * 3600.0
 # Seconds between looks at the pool and at slow calls, while something waits for them.
 RECHECK = 0.05
+FULL_FOR = 60.0  # seconds after which a broker that was full is asked to count again
 RETRY = 5.0  # seconds after which a letter that could not be posted is tried again
 PATIENCE = 10.0  # seconds in which a worker that leaves removes the counts of its tasks
 
@@ -75,15 +77,15 @@ class Errands(threading.Thread):
 
 
 class Ledger:
-    """What the guard keeps in the broker, on one connection: counts of starts, and dead letters.
+    """What the guard keeps in the broker, on a connection: counts of starts, or dead letters.
 
     The count of a task is a queue of its own, with one empty message more than there were starts.
     So it works with every broker and every result backend, and no queue means: not counted yet.
     """
 
-    def __init__(self, app: ReliableCelery) -> None:
-        """Keep them in the broker of ``app``."""
-        self.app = app
+    def __init__(self, app: ReliableCelery, connect: Callable[[], Any] | None = None) -> None:
+        """Keep them in the broker of ``app``, on a connection that ``connect`` returns."""
+        self.app, self.connect = app, connect or app.connection_for_write
         self.connection: Connection | None = None
 
     def starts(self, task_id: str) -> int:
@@ -126,7 +128,7 @@ class Ledger:
         return Queue(name, expires=STARTS_EXPIRE, queue_arguments=arguments)(channel)
 
     def _do(self, call: Callable[[Any], Any]) -> Any:
-        connection = self.connection or self.app.patient_connection()
+        connection = self.connection or self.connect()
         self.connection = None
         try:
             outcome = call(connection.ensure_connection(max_retries=1).default_channel)
@@ -153,9 +155,12 @@ class Guard(StartStopStep):
         """Take the place of the pool, where the ``consumer`` hands over its requests."""
         super().__init__(consumer, **options)
         self.consumer, self.timer, self.app = consumer, consumer.timer, consumer.app
-        self.ledger = Ledger(self.app)
-        # A result store that is away must not keep the broker waiting: each has its own thread.
-        self.broker, self.results = Errands("guard-broker"), Errands("guard-results")
+        self.counts = Ledger(self.app)
+        # A letter must not be posted twice: it waits as long as the broker is full.
+        self.mail = Ledger(self.app, self.app.patient_connection)
+        # Nothing waits for another: each has its own thread.
+        self.counting, self.posting = Errands("guard-counts"), Errands("guard-letters")
+        self.results = Errands("guard-results")
         self.limit: int = self.app.conf["redelivery_limit"]
         self.run: Callable[[Any], None] = consumer.on_task_request
         consumer.on_task_request = self.receive
@@ -166,6 +171,7 @@ class Guard(StartStopStep):
         self.taken_back: set[str] = set()  # the ids of those that the broker took back
         self.letters: dict[Letter, Future[Any]] = {}  # on their way to the dead letters
         self.alone = self.ticking = False
+        self.full_until = 0.0
         self.lock = threading.RLock()  # without an event loop, the timer has a thread of its own
 
     def start(self, consumer: Any) -> None:  # noqa: ARG002
@@ -180,7 +186,7 @@ class Guard(StartStopStep):
 
     def shutdown(self, consumer: Any) -> None:  # noqa: ARG002
         """Give back unfinished tasks without a count: this worker did not die of them."""
-        cleared = [self.broker.do(self.ledger.clear, request.id) for request in self.watched]
+        cleared = [self.counting.do(self.counts.clear, request.id) for request in self.watched]
         for future in cleared:
             try:
                 future.exception(PATIENCE)
@@ -196,7 +202,8 @@ class Guard(StartStopStep):
             request.starts, request.call = None, None
             if not request.delivery_info["redelivered"]:
                 request.starts = 0
-                self.broker.do(self.ledger.note, request.id, 0)
+            if request.starts == 0 and not self.is_full():
+                self.counting.do(self.counts.note, request.id, 0)
             self.held.append(request)
             self.tick()
         else:
@@ -227,14 +234,29 @@ class Guard(StartStopStep):
         """Return how many tasks the pool has; Celery counts held requests as reserved."""
         return len(state.reserved_requests) - len(self.held)
 
+    def is_full(self) -> bool:
+        """Tell whether the broker was full a moment ago, and cannot count."""
+        return time.monotonic() < self.full_until
+
     def start_first(self) -> bool:
         """Start or bury the first of the held requests; return False when it has to wait."""
-        request = self.held[0]
         # A count is of starts: a request that waits in the pool has not started.
         if self.alone or self.running() >= self.consumer.pool.num_processes:
             return False
+        if self.is_full():
+            self.run(self.held.popleft())
+            return True
+        try:
+            return self.judge(self.held[0])
+        except BrokerFullError:  # it can only be emptied if tasks run
+            self.full_until = time.monotonic() + FULL_FOR
+            logger.warning("The broker is full: tasks start uncounted for %.0f s", FULL_FOR)
+            return True
+
+    def judge(self, request: Any) -> bool:
+        """Start or bury a request by its count; return False while that is not known."""
         if request.starts is None:
-            request.starts = self.outcome(request, self.ledger.starts, request.id)
+            request.starts = self.outcome(request, self.counts.starts, request.id)
         if request.starts is None:
             return False
         if request.starts > self.limit:
@@ -245,7 +267,7 @@ class Guard(StartStopStep):
         suspect = request.starts > 1
         if suspect and self.running():
             return False
-        if not self.outcome(request, self.ledger.note, request.id, request.starts + 1):
+        if not self.outcome(request, self.counts.note, request.id, request.starts + 1):
             return False
         self.watched.add(request)
         self.alone = suspect
@@ -256,7 +278,7 @@ class Guard(StartStopStep):
     def outcome(self, request: Any, call: Callable[..., Any], *args: Any) -> Any:
         """Return what a slow call about a request returned, or None while it is not done."""
         if request.call is None:
-            request.call = self.broker.do(call, *args)
+            request.call = self.counting.do(call, *args)
         if not request.call.done():
             return None
         future, request.call = request.call, None
@@ -266,7 +288,7 @@ class Guard(StartStopStep):
         """Forget the starts of requests that this worker has outlived."""
         for request in [each for each in self.watched if each not in state.reserved_requests]:
             self.watched.discard(request)
-            self.broker.do(self.ledger.clear, request.id)
+            self.counting.do(self.counts.clear, request.id)
 
     def keep_count(self, request: Any) -> None:
         """Count a run that the broker did not wait for as one that the worker did not survive."""
@@ -285,7 +307,7 @@ class Guard(StartStopStep):
 
         def buried() -> None:
             request.acknowledge()
-            self.broker.do(self.ledger.clear, request.id)
+            self.counting.do(self.counts.clear, request.id)
             context, store = request._context, request.store_errors  # noqa: SLF001
             self.fail(request.task.backend, request.id, error, context, store)
 
@@ -329,7 +351,7 @@ class Guard(StartStopStep):
 
     def bury(self, letter: Letter) -> None:
         """Post a letter; its message is acknowledged once the broker has it."""
-        self.letters[letter] = self.broker.do(self.ledger.post, letter)
+        self.letters[letter] = self.posting.do(self.mail.post, letter)
 
     def finish_letters(self) -> None:
         """Finish the letters that were posted, and post again those that could not be."""

@@ -12,15 +12,16 @@ import time
 from typing import Any
 
 from amqp.exceptions import AMQPError, IrrecoverableConnectionError, MessageNacked
-from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, pyamqp
+
+from .app import BrokerFullError
 
 PATIENCE = 4.0  # seconds
 ELECTION = 8.0  # seconds in which the nodes of a queue elect its leader
 TRANSIENT = 1  # the delivery mode of messages that RabbitMQ does not keep on disk
 
 
-class BlockedError(OperationalError, IrrecoverableConnectionError):
+class BlockedError(BrokerFullError, IrrecoverableConnectionError):
     """RabbitMQ takes no messages at the moment. kombu does not try again."""
 
     def __init__(self, *_: Any) -> None:

@@ -34,13 +34,14 @@ from time import monotonic, time
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from kombu.exceptions import OperationalError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import _transport_cache as cache  # type: ignore[attr-defined]
 from kombu.transport import redis as base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from redis.exceptions import NoScriptError, ResponseError
+
+from .app import BrokerFullError
 
 # Seconds for which the tags of a lost take are looked for: its script may still be on its way.
 LOST_FOR = 60
@@ -420,7 +421,8 @@ class Channel(base.Channel):
             self._run(PUT, keys, arguments)
         except ResponseError as error:
             if "'maxmemory'" in str(error):
-                raise OperationalError("Redis is full: it refuses writes at maxmemory") from error
+                text = "Redis is full: it refuses writes at maxmemory"
+                raise BrokerFullError(text) from error
             raise
 
     def put_raw(self, queue: str, raw: bytes) -> None:

@@ -1,0 +1,48 @@
+"""The result backends on Redis, which a worker can write to while Redis is full.
+
+Redis refuses writes at `maxmemory`. A worker would wait to store a result, and not acknowledge its
+task, which would free more memory than the result needs.
+"""
+
+from typing import Any
+
+from celery.backends import redis
+
+# Redis lets a script pass whose first write only frees memory.
+STORE = """
+redis.call('DEL', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
+if ARGV[2] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[2]) end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+"""
+
+
+class RedisBackend(redis.RedisBackend):
+    """Keeps results in Redis."""
+
+    redis: Any
+    client: Any
+    expires: Any
+
+    def _set(self, key: Any, value: Any, expires: Any = None) -> None:
+        try:
+            super()._set(key, value, expires)  # type: ignore[misc]
+        except self.redis.exceptions.OutOfMemoryError:
+            seconds = self.expires if expires is None else expires
+            self.client.eval(STORE, 1, key, value, seconds or 0)
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Tell whether to try again, as with what waits for the other tasks of a chord."""
+        full = isinstance(exc, self.redis.exceptions.OutOfMemoryError)
+        return full or super().exception_safe_to_retry(exc)
+
+
+class SentinelBackend(RedisBackend, redis.SentinelBackend):
+    """Keeps results in the Redis that Sentinel names."""
+
+
+BACKENDS = {
+    "redis": f"{__name__}:RedisBackend",
+    "rediss": f"{__name__}:RedisBackend",
+    "sentinel": f"{__name__}:SentinelBackend",
+}
