@@ -28,7 +28,8 @@ COMMON = {
     *("tests/fault_tasks.py", "tests/test_faults.py"),
     *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "checks", "dead_letters")),
     *(f"{{package}}/runtime/{name}.py" for name in ("health", "heartbeat", "letters", "logs")),
-    *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison", "revoked", "worker")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison", "results", "revoked")),
+    "{package}/runtime/worker.py",
 }
 CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml", "tests/test_containers.py"}
 MANIFESTS = {
