@@ -28,7 +28,8 @@ def go_through(
         connection.ensure_connection(max_retries=1)
         channel = connection.default_channel
         dead: Any = app.dead_letter_queue(channel)
-        for _ in range(dead.queue_declare().message_count):
+        dead.queue_declare()
+        for _ in range(app.queue_length(connection, dead.name)):
             letter = dead.get()
             if letter is None:
                 break

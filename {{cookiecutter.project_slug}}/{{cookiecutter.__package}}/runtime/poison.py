@@ -90,15 +90,15 @@ class Ledger:
 
     def starts(self, task_id: str) -> int:
         """Return how often a redelivered task was started: once, if that was not counted."""
-        counted = self._do(lambda channel: self._count(channel, task_id).queue_declare())
-        return int(counted.message_count) - 1 if counted.message_count else 1
+        counted: int = self._do(lambda channel: self._length(channel, task_id))
+        return counted - 1 if counted else 1
 
     def note(self, task_id: str, starts: int) -> bool:
         """Set how often a task was started; return True when the broker has confirmed it."""
 
         def note(channel: Any) -> bool:
             queue = self._count(channel, task_id)
-            missing = starts + 1 - queue.queue_declare().message_count
+            missing = starts + 1 - self._length(channel, task_id)
             producer = self.app.amqp.Producer(channel, auto_declare=False)
             for _ in range(missing):
                 producer.publish("", exchange="", routing_key=queue.name)
@@ -126,6 +126,11 @@ class Ledger:
         name = f"{self.app.main}.starts.{task_id}"
         arguments = self.app.queue_arguments
         return Queue(name, expires=STARTS_EXPIRE, queue_arguments=arguments)(channel)
+
+    def _length(self, channel: Any, task_id: str) -> int:
+        queue = self._count(channel, task_id)
+        queue.queue_declare()
+        return self.app.queue_length(channel.connection.client, queue.name)
 
     def _do(self, call: Callable[[Any], Any]) -> Any:
         connection = self.connection or self.connect()

@@ -34,6 +34,8 @@ rabbitmq_transport.install()
 # Quorum queues outlive the loss of a node.
 QUORUM = "quorum"
 DAY = 24 * 3600.0
+# RabbitMQ says 0 of a quorum queue whose leader does not answer within 250 ms: ask again.
+COUNTS = 3
 PAGE = 500  # messages of a stream that are acknowledged at once
 # The codes with which RabbitMQ refuses something: access, precondition failed, not allowed.
 REFUSALS = {403, 406, 530}
@@ -310,6 +312,7 @@ class ReliableCelery(app.ReliableCelery):
         length = 0
         with contextlib.suppress(*connection.channel_errors):
             channel: Any = connection.channel()  # one of its own: the broker closes it on an error
-            length = channel.queue_declare(name, passive=True).message_count
+            for _ in range(COUNTS):
+                length = length or channel.queue_declare(name, passive=True).message_count
             channel.close()
         return length
