@@ -105,7 +105,7 @@ class Versions:
             migration = "jobs/migrations/0001_initial.py"
             for version in (self.old, self.new):
                 column = OLD_COLUMN.strip().replace("color = ", '("color", ') + "),\n"
-                edit(version, migration, (r'(?=\(\s*"sent")', column))
+                edit(version, migration, (r'(?=\("created", )', column))
             edit(self.new, "jobs/models.py", (SENT, NEW_COLUMN + SENT))
             (self.new.path / "jobs/migrations/0002_job_note.py").write_text(NEXT_MIGRATION)
             edit(self.new, "jobs/views.py", (r"tasks\.add, \*numbers", "tasks.total, *numbers, 1"))
