@@ -242,8 +242,7 @@ def test_the_page_fits_a_small_phone_and_has_no_barrier(
     browser: Browser, of_redis: Site, scheme: str
 ) -> None:
     phone = {"width": 320, "height": 640}
-    options = {"viewport": phone, "color_scheme": scheme}
-    with visiting(browser, of_redis, **options) as page:
+    with visiting(browser, of_redis, viewport=phone, color_scheme=scheme) as page:
         start(page, "One that fails")
         expect(newest(page)).to_contain_text("Failed")
         start(page, "A slow one")
