@@ -218,7 +218,7 @@ app.conf.update(
     task_ignore_result=True,
     broker_transport_options={
         "global_keyprefix": "my_service:",
-        "visibility_timeout": 8,
+        "visibility_timeout": 12,
         "unacked_restore_interval": 2,
         "unacked_restore_throttle": 1,
     },
@@ -252,8 +252,8 @@ def test_workers_with_the_transport_of_kombu_are_replaced(synced: Bake, tmp_path
     (tmp_path / "plain.py").write_text(PLAIN)
     env = {
         "PYTHONPATH": str(tmp_path),
-        "CELERY_TASK_TIME_LIMIT": "5",
-        "CELERY_VISIBILITY_TIMEOUT": "8",
+        "CELERY_TASK_TIME_LIMIT": "10",
+        "CELERY_VISIBILITY_TIMEOUT": "12",
     }
     ours, plain = {"module": "celery_app.tasks"}, {"module": "plain"}
     with servers.valkey() as url, Service(made, f"{url}/0", env=env) as service:
