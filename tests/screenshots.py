@@ -67,7 +67,7 @@ def pictures(browser: Browser, site: Site) -> None:
     start(phone, "A slow one", r"[3-9] of 10")
     picture(phone, "phone")
     site.broker.set(Way.DOWN)
-    start(page, "A quick one", "Not sent")
+    start(page, "A quick one", "Waiting for the broker")
     picture(page, "broker-down")
     watch = browser.new_page(viewport=WIDE, http_credentials=LOGIN)  # type: ignore[arg-type]
     watch.goto(tasks)

@@ -14,6 +14,16 @@ class Job(models.Model):
     created = models.DateTimeField(auto_now_add=True, db_index=True)
     sent = models.BooleanField(default=False, help_text="The broker has taken it.")
 
+    class Meta:
+        """What the database knows besides the fields."""
+
+        # Those that wait for the broker are found among millions that do not.
+        indexes = (
+            models.Index(
+                fields=["created"], name="jobs_job_waiting", condition=models.Q(sent=False)
+            ),
+        )
+
     def __str__(self) -> str:
         """Return the task and the id."""
         return f"{self.task} {self.id}"

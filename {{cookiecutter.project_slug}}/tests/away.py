@@ -1,9 +1,11 @@
 """Servers that cannot be reached."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from celery import current_app as app
+from django.db import connection
 
 
 @pytest.fixture
@@ -13,6 +15,15 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     #= nowhere = app.connection_for_write("{{ cookiecutter._brokers[cookiecutter.broker].nowhere }}")
     send = partial(add.apply_async, connection=nowhere)  # type: ignore[call-arg]
     monkeypatch.setattr(add, "apply_async", send)
+
+
+@pytest.fixture
+def no_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Lead to a database that is not there."""
+    connection.close()
+    monkeypatch.setitem(connection.settings_dict, "NAME", "/nowhere/at/all")
+    yield
+    connection.close()
 #% if cookiecutter.result_backend == "redis"
 
 

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 #= from {{ cookiecutter.__app }} import app
 
 #% if cookiecutter.project_type == "django"
-#= from .away import no_broker{{ ", no_results" if cookiecutter.result_backend == "redis" }}  # noqa: F401
+#= from .away import no_broker, no_database{{ ", no_results" if cookiecutter.result_backend == "redis" }}  # noqa: F401
 from .database import database, django_db_modify_db_settings  # noqa: F401
 #% endif
 from .lab import Lab

@@ -51,11 +51,19 @@ def test_an_unknown_job_is_not_found(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("no_broker")
-def test_a_broker_that_is_down_is_named(client: Client) -> None:
-    """The row exists, and its state says that the job was not sent."""
+def test_a_job_is_accepted_while_the_broker_is_down(client: Client) -> None:
+    """The answer and the state say that the broker does not have it yet."""
+    status, answer = post(client, {"x": 2, "y": 3})
+    assert status == 202
+    assert answer["message"] == "The job is kept; the broker gets it later."
+    assert not Job.objects.get().sent
+    assert client.get(answer["url"]).json()["state"] == "UNSENT"
+
+
+@pytest.mark.usefixtures("no_database")
+def test_a_database_that_is_away_is_named(client: Client) -> None:
+    """In JSON, as every other answer."""
     status, answer = post(client, {"x": 2, "y": 3})
     assert status == 503
-    assert "broker" in answer["message"]
-    job = Job.objects.get()
-    assert not job.sent
-    assert client.get(f"/jobs/{job.id}/").json()["state"] == "UNSENT"
+    assert "database" in answer["message"]
+    assert client.get(f"/jobs/{uuid.uuid4()}/").json() == answer

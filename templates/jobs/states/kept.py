@@ -1,6 +1,6 @@
 # What the page calls a state; one that is not listed is shown by its name.
 WORDS = {
-    "UNSENT": "Not sent",
+    "UNSENT": "Waiting for the broker",
     "PENDING": "Waiting",
     "STARTED": "Running",
     "PROGRESS": "Running",
@@ -30,7 +30,7 @@ class State(NamedTuple):
     @property
     def is_final(self) -> bool:
         """Return whether the state will not change."""
-        return self.state in READY_STATES | {"UNSENT", "EXPIRED"}
+        return self.state in READY_STATES | {"EXPIRED"}
 
 
 def state_of(job: Job, meta: dict[str, Any] | None) -> State:

@@ -26,5 +26,14 @@ class Migration(migrations.Migration):
                     models.BooleanField(default=False, help_text="The broker has taken it."),
                 ),
             ],
+            options={
+                "indexes": [
+                    models.Index(
+                        fields=["created"],
+                        condition=models.Q(("sent", False)),
+                        name="jobs_job_waiting",
+                    )
+                ],
+            },
         ),
     ]

@@ -9,10 +9,6 @@ let timer;
 const inWords = (row) =>
   `${row.querySelector("code").textContent}: ${row.querySelector(".state").textContent}`;
 
-// Copy the contents of an element from a fresh page.
-const replace = (page, id) =>
-  document.getElementById(id).replaceChildren(...page.getElementById(id).childNodes);
-
 // Show a fresh table, and announce the states that have changed.
 function show(page) {
   const changes = [];
@@ -22,9 +18,8 @@ function show(page) {
   }
   if (changes.length) news.textContent = changes.join(", ");
   else if (failures) news.textContent = "The server answers again.";
-  if (!document.getElementById("jobs").isEqualNode(page.getElementById("jobs"))) {
-    replace(page, "jobs");
-  }
+  const [shown, fresh] = [document, page].map((each) => each.getElementById("jobs"));
+  if (!shown.isEqualNode(fresh)) shown.replaceChildren(...fresh.childNodes);
 }
 
 // Ask for the page, or send the form with these options of fetch; ask again while jobs run.
@@ -36,7 +31,6 @@ async function load(options) {
     const page = new DOMParser().parseFromString(await response.text(), "text/html");
     if (number !== latest) return;
     if (!page.getElementById("jobs")) throw new Error(`status ${response.status}`);
-    if (options) replace(page, "alert");
     show(page);
     failures = 0;
   } catch (error) {
