@@ -631,11 +631,16 @@ def main() -> None:
         with ThreadPoolExecutor(2) as pool:
             cells = dict(zip(wanted, pool.map(measure, wanted), strict=True))
         if not words:
-            before, _, rest = README.read_text("utf-8").partition(MARKS[0])
-            after = rest.partition(MARKS[1])[2]
-            README.write_text("".join([before, MARKS[0], table(cells), MARKS[1], after]), "utf-8")
+            write_table(MARKS, table(cells))
     finally:
         conftest.pytest_unconfigure()
+
+
+def write_table(marks: tuple[str, str], text: str) -> None:
+    """Put a table into the README, between its marks."""
+    before, _, rest = README.read_text("utf-8").partition(marks[0])
+    after = rest.partition(marks[1])[2]
+    README.write_text("".join([before, marks[0], text, marks[1], after]), "utf-8")
 
 
 def generate(broker: str) -> BakedProject:

@@ -14,6 +14,8 @@ say in the configuration or in a subclass of your own. They know nothing of your
 `redis_transport`, `delayed`, on Redis
     A message is recorded in the step that takes it, so none is lost; tasks with a delay wait in
     Redis. `python -m <package>.runtime.delayed` lists them.
+`sentinel`, where Redis is the broker or has the results
+    The master that Redis Sentinel names: found in time, and left when it is no master any more.
 `django`, in a Django project
     Tasks that are sent when a transaction is committed.
 `worker`

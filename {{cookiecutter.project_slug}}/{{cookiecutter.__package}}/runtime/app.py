@@ -10,6 +10,7 @@ from inspect import signature
 from typing import Any, ClassVar, NamedTuple
 
 from celery import Celery, Task
+from celery.app.backends import BACKEND_ALIASES
 from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]
 from celery.exceptions import Reject
 from celery.result import AsyncResult
@@ -20,6 +21,9 @@ from kombu.exceptions import OperationalError
 from .heartbeat import Beat, BeatScheduler, Heartbeat
 from .revoked import Control, Revoked
 from .worker import ReliableConsumer, ReliableRequest, Worker
+
+# The class that has the results where Sentinel names their server.
+BACKEND_ALIASES["sentinel"] = f"{__package__}.sentinel:SentinelBackend"
 
 # The names of what `Celery.send_task` takes after `kwargs`, in their order.
 SEND_OPTIONS = tuple(signature(Celery.send_task).parameters)[4:]
