@@ -39,10 +39,12 @@ test-fast: $(UV)
 		tests/test_shape.py $(ARGS)
 
 test-faults: $(UV)
-	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py $(ARGS)
+	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py \
+		tests/test_sentinel_faults.py $(ARGS)
 
 faults: $(UV)
 	$(UV) run --quiet python -m tests.faults
+	$(UV) run --quiet python -m tests.sentinel_faults
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots

@@ -27,6 +27,9 @@ if os.environ["FAULTS_CONFIGURATION"] == "naive":
         broker=os.environ["CELERY_BROKER_URL"],
         backend=os.environ["CELERY_RESULT_BACKEND"],
     )
+    if master := os.environ.get("CELERY_SENTINEL_MASTER"):
+        app.conf.broker_transport_options = {"master_name": master}
+        app.conf.result_backend_transport_options = {"master_name": master}
 else:
     app = import_module("celery_app").app
 if entries := int(os.environ.get("FAULTS_ENTRIES", "0")):

@@ -683,8 +683,7 @@ def title_of(fault: Fault) -> str:
 
 def write(cells: dict[tuple[str, ...], Outcome]) -> None:
     """Write what was measured into the table of the README; other rows stay as they are."""
-    before, _, rest = README.read_text("utf-8").partition(MARKS[0])
-    old, _, after = rest.partition(MARKS[1])
+    old = README.read_text("utf-8").partition(MARKS[0])[2].partition(MARKS[1])[0]
     heads, ruler, *kept = old.splitlines()
     rows = {line.split(" | ")[0]: line for line in kept}
     for name, fault in FAULTS.items():
@@ -693,8 +692,7 @@ def write(cells: dict[tuple[str, ...], Outcome]) -> None:
             row = [title_of(fault), *(str(cells[column]) for column in columns)]
             rows[title_of(fault)] = " | ".join(row) + " |"
     lines = [heads, ruler, *(rows[title] for title in map(title_of, TABLE) if title in rows)]
-    text = "\n".join(lines) + "\n"
-    README.write_text("".join([before, MARKS[0], text, MARKS[1], after]), "utf-8")
+    write_table(MARKS, "\n".join(lines) + "\n")
 
 
 def main() -> None:
@@ -718,6 +716,13 @@ def main() -> None:
             write(dict(zip(wanted, pool.map(measure, wanted), strict=True)))
     finally:
         conftest.pytest_unconfigure()
+
+
+def write_table(marks: tuple[str, str], text: str) -> None:
+    """Put a table into the README, between its marks."""
+    before, _, rest = README.read_text("utf-8").partition(marks[0])
+    after = rest.partition(marks[1])[2]
+    README.write_text("".join([before, marks[0], text, marks[1], after]), "utf-8")
 
 
 def generate(broker: str) -> BakedProject:

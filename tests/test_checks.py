@@ -53,6 +53,7 @@ URLS: dict[str, list[object]] = {
         *("amqp://localhost//", "redis://localhost:port/0", "localhost:6379", "", None),
         *("redis://localhost:6379/0;amqp://localhost//", "redis://one:1/0;rediss://two:1/0"),
         *(["redis://localhost:6379/0", "amqp://localhost//"], "nonsense://localhost"),
+        "sentinel://one:1;two:1",
     ],
     "rabbitmq": [
         *("redis://localhost:6379/0", "amqp://localhost:port//", "localhost:5672", "", None),
@@ -62,7 +63,7 @@ URLS: dict[str, list[object]] = {
 }
 REFUSED_BY_REDIS = [
     ("broker_url", "redis://localhost/6379/0", "must end with the number of a database"),
-    ("broker_url", "sentinel://one:1;two:1", "broker_transport_options has no master_name"),
+    ("broker_url", "sentinel://one:1;sentinel://two:1", "broker_transport_options has no master"),
     *[
         ("broker_transport_options", {"visibility_timeout": timeout}, "must be more than")
         for timeout in (None, 0, 300, "600")

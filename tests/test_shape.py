@@ -108,6 +108,8 @@ def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, s
     expected = COMMON.union(*(ADDED[question][answer] for question, answer in given.items()))
     if (given["project_type"], given["deployment"]) == ("django", "kubernetes"):
         expected |= {f"deploy/kubernetes/base/{name}.yaml" for name in ("migrate", "web")}
+    if "redis" in (given["broker"], given["result_backend"]):
+        expected |= {"{package}/runtime/sentinel.py"}
     if given["project_type"] == "django" and given["result_backend"] != "none":
         expected |= {"jobs/static/jobs/jobs.js"}
     if (given["project_type"], given["result_backend"]) == ("django", "database"):

@@ -15,7 +15,7 @@ from runtime.app import ReliableCelery, ReliableTask
 from runtime.heartbeat import BeatScheduler
 from runtime.worker import ReliableConsumer, ReliableRequest
 from tests import servers
-from tests.runtime.conftest import MakeApp, length
+from tests.runtime.conftest import MakeApp, Take, length
 
 
 def noop() -> None:
@@ -115,6 +115,21 @@ def test_an_error_of_the_caller_s_stays_what_it_is(app: Any) -> None:
     task = app.task(noop)
     with pytest.raises(TypeError):
         task.delay(1)
+
+    def route(*_: Any, **_options: Any) -> None:
+        raise RuntimeError("not today")
+
+    app.conf.task_routes = [route]
+    with pytest.raises(RuntimeError, match="not today"):
+        task.delay()
+
+
+def test_what_celery_takes_by_its_place_is_taken_by_its_place(app: Any, take: Take) -> None:
+    sent = app.send_task("absent", (1,), {"x": 2}, None, None, "an-id", expires=60)
+    assert sent.id == "an-id"
+    message = take(app)
+    assert message.decode()[:2] == [[1], {"x": 2}]
+    assert message.headers["expires"]
 
 
 HOUR = timedelta(hours=1)

@@ -79,7 +79,16 @@ def test_what_a_module_of_settings_imports_is_no_setting(name: str) -> None:
         ({"broker_transport_options": {"visibility_timeout": 300}, "task_time_limit": 300},
          "a visibility_timeout of 300; it must be more than task_time_limit, 300"),
         ({"broker_url": "redis://localhost:6379/name"}, "must end with the number of a database"),
-        ({"broker_url": "sentinel://localhost:26379"}, "has no master_name"),
+        ({"broker_url": "sentinel://localhost:26379"},
+         "broker_transport_options has no master_name, which sentinels need: set CELERY_SENTINEL_"),
+        ({"result_backend": "sentinel://localhost:26379"},
+         "result_backend_transport_options has no master_name"),
+        ({"broker_transport_options": {"master_name": "m"}}, "broker_url must begin with sentinel"),
+        ({"result_backend_transport_options": {"master_name": "m"}},
+         "result_backend must begin with sentinel://, since CELERY_SENTINEL_MASTER is set"),
+        ({"broker_url": "sentinel://:a@one:1/0;sentinel://:b@two:1/0",
+          "broker_transport_options": {"master_name": "m"}},
+         "must have the same user, password and database for each sentinel"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_work_is_said_in_one_line(settings: dict[str, Any], said: str) -> None:
@@ -95,9 +104,13 @@ def test_a_value_that_cannot_work_is_said_in_one_line(settings: dict[str, Any], 
         {"metrics_port": 0, "redelivery_limit": 0, "shutdown_grace_period": 0.5},
         {"broker_url": "redis://a:6379/0;redis://b:6379/0"},
         {"broker_url": "rediss://:secret@host/1"},
-        {"broker_url": "sentinel://a:1;b:2", "broker_transport_options": {"master_name": "m"}},
+        {"broker_url": "sentinel://a:1;sentinel://b:2",
+         "broker_transport_options": {"master_name": "m"}},
+        {"result_backend": "sentinel://a:1",
+         "broker_transport_options": {"master_name": "m"},
+         "result_backend_transport_options": {"master_name": "m"}},
     ],
-)
+)  # fmt: skip
 def test_a_value_that_works_is_right(settings: dict[str, Any]) -> None:
     assert checks.errors(on_redis(settings)) == []
 

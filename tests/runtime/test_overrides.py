@@ -42,8 +42,9 @@ CHANNEL = "kombu.transport.redis:Channel."
 CONSUMER = "celery.worker.consumer.consumer:Consumer."
 DELAYED = "kombu.transport.native_delayed_delivery:"
 QOS = "kombu.transport.redis:QoS."
-RESULTS = "celery.backends.redis:RedisBackend."
 REQUEST = "celery.worker.request:Request."
+RESULTS = "celery.backends.redis:"
+SENTINEL_CHANNEL = "kombu.transport.redis:SentinelChannel."
 STATE = "celery.worker.state:"
 STEP = "celery.bootsteps:Step."
 START_STOP = "celery.bootsteps:StartStopStep."
@@ -85,6 +86,12 @@ TABLE: dict[str, list[Row]] = {
         Row(BASE + "send_task", SEND_OPTIONS, "every way of sending ends here"),
         Row(BASE + "task_cls", ATTRIBUTE, "our tasks"),
         Row(BASE + "_get_backend", "self", "has result backends of ours"),
+        Row(
+            "celery.app.backends:by_name",
+            "backend=, loader=, extension_namespace=",
+            "takes ours by the scheme of the URL",
+            ("loader.override_backends",),
+        ),
         Row(BASE + "steps", ATTRIBUTE, "the parts of a worker that are ours"),
         Row(
             BASE + "_load_config",
@@ -348,13 +355,19 @@ TABLE: dict[str, list[Row]] = {
         Row("kombu.transport:TRANSPORT_ALIASES", ATTRIBUTE, "the transport of a URL"),
     ],
     "redis": [
-        Row(CONSUMER + "ensure_connected", "self, conn", "ends where Redis refuses the worker"),
         Row(
-            CONSUMER + "on_connection_error_after_connected",
-            "self, exc",
-            "closing the channel fails the first time",
+            CONSUMER + "ensure_connected",
+            "self, conn",
+            "ends where Redis refuses the worker",
+            ("conn.ensure_connection(\n            _error_handler, ",),
         ),
-        Row("kombu.connection:Connection.maybe_close_channel", "self, channel", "as said"),
+        Row(
+            "kombu.connection:Connection._ensure_connection",
+            "self, errback=, max_retries=, interval_start=, interval_step=, interval_max=, "
+            "callback=, reraise_as_library_errors=, timeout=",
+            "says each failure to `errback`, which may end the worker",
+            ("errback(exc, interval)",),
+        ),
     ],
     "redis_transport": [
         Row(CHANNEL + "_basic_cancel", "self, consumer_tag", "what is cancelled goes back"),
@@ -429,6 +442,20 @@ TABLE: dict[str, list[Row]] = {
         Row(TRANSPORT + "__init__", "self, *args, **kwargs", "polls with ours"),
         Row(TRANSPORT + "Channel", ATTRIBUTE, "ours"),
         Row("kombu.transport.redis:SentinelTransport.Channel", ATTRIBUTE, "ours"),
+        Row(SENTINEL_CHANNEL + "connection_class", ATTRIBUTE, "ours"),
+        Row(SENTINEL_CHANNEL + "connection_class_ssl", ATTRIBUTE, "ours"),
+        Row(
+            SENTINEL_CHANNEL + "from_transport_options",
+            ATTRIBUTE,
+            "`master_name` and `sentinel_kwargs` are read",
+        ),
+        Row(
+            SENTINEL_CHANNEL + "_sentinel_managed_pool",
+            "self, asynchronous=",
+            "one object asks the sentinels for a whole process",
+            ("connparams = self._connparams(asynchronous)", "self.connection.client.alt"),
+        ),
+        Row(CHANNEL + "_connparams", "self, asynchronous=", "what a connection needs"),
         Row(TRANSPORT + "register_with_event_loop", "self, connection, loop", "takes many at once"),
         Row(TRANSPORT + "cycle", ATTRIBUTE, "the poller"),
         Row(TRANSPORT + "_callbacks", ATTRIBUTE, "who consumes a queue"),
@@ -457,19 +484,54 @@ TABLE: dict[str, list[Row]] = {
         Row(STATE + "revoked_stamps", ATTRIBUTE, "the same for stamped headers"),
     ],
     "results": [
-        Row(RESULTS + "_set", "self, key, value, expires=", "stores while Redis is full"),
-        Row(RESULTS + "exception_safe_to_retry", "self, exc", "a full Redis is, too"),
         Row(
-            "celery.backends.redis:SentinelBackend",
-            ATTRIBUTE,
-            "is one of Redis",
-            ("class SentinelBackend(RedisBackend)",),
+            RESULTS + "RedisBackend._set",
+            "self, key, value, expires=",
+            "stores while Redis is full",
+        ),
+        Row(RESULTS + "RedisBackend.exception_safe_to_retry", "self, exc", "a full Redis is, too"),
+    ],
+    "sentinel": [
+        Row(
+            "redis.sentinel:Sentinel.discover_master",
+            "self, service_name",
+            "asks first who answered last",
+            ("self.check_master_state(state, service_name)", 'state["ip"]'),
+        ),
+        Row("redis.sentinel:Sentinel.check_master_state", "self, state, service_name", "as said"),
+        Row("redis.sentinel:Sentinel.filter_slaves", "self, slaves", "the replicas that are up"),
+        Row(
+            "redis.sentinel:SentinelManagedConnection.read_response",
+            "self, disable_decoding=, timeout=, disconnect_on_error=, push_request=",
+            "ends at a server that is no master; redis-py knows READONLY",
+            ("except ReadOnlyError", "self.disconnect()"),
+        ),
+        Row("redis.sentinel:SentinelConnectionPool.sentinel_manager", ATTRIBUTE, "the sentinels"),
+        Row(
+            "redis.sentinel:SentinelConnectionPoolProxy.get_master_address",
+            "self",
+            "leaves the connections to an old master",
+            ("disconnect(inuse_connections=False)",),
         ),
         Row(
-            "celery.app.backends:by_name",
-            "backend=, loader=, extension_namespace=",
-            "takes ours by the scheme of the URL",
-            ("loader.override_backends",),
+            RESULTS + "SentinelBackend._get_pool",
+            "self, **params",
+            "our connections",
+            ("self._get_sentinel_instance(**params)", 'get("master_name"'),
+        ),
+        Row(RESULTS + "SentinelBackend.connection_class_ssl", ATTRIBUTE, "ours"),
+        Row(RESULTS + "RedisBackend._transport_options", "property", "the name of the master"),
+        Row(
+            RESULTS + "RedisBackend._set",
+            "self, key, value, expires=",
+            "waits for the replicas",
+            ("pipe.setex(key, expires, value)", "pipe.publish(key, value)"),
+        ),
+        Row(
+            "celery.backends.base:BaseKeyValueStoreBackend._store_result",
+            "self, task_id, result, state, traceback=, request=, **kwargs",
+            "reads before it writes",
+            ("self._get_task_meta_for(task_id)",),
         ),
     ],
     "worker": [

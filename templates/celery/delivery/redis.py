@@ -12,4 +12,5 @@ broker_transport_options: dict[str, Any] = {
     "socket_connect_timeout": 4,
     "socket_keepalive": True,
     "health_check_interval": 25,
+    **_sentinel,
 }

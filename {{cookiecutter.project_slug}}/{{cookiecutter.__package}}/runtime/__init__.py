@@ -16,6 +16,8 @@ say in the configuration or in a subclass of your own. They know nothing of your
     Redis. `python -m <package>.runtime.delayed` lists them.
 `results`
     Results can be stored while the Redis that keeps them is full.
+`sentinel`, where Redis is the broker or has the results
+    The master that Redis Sentinel names: found in time, and left when it is no master any more.
 `django`, in a Django project
     Tasks that are sent when a transaction is committed.
 `worker`

@@ -6,19 +6,30 @@
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from inspect import signature
 from typing import Any, ClassVar, NamedTuple
 
 from celery import Celery, Task
+from celery.backends.asynchronous import E_RETRY_LIMIT_EXCEEDED  # type: ignore[attr-defined]
 from celery.exceptions import Reject
 from celery.result import AsyncResult
 from celery.utils.time import maybe_make_aware
 from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
-from . import results
 from .heartbeat import Beat, BeatScheduler, Heartbeat
 from .revoked import Control, Revoked
 from .worker import ReliableConsumer, ReliableRequest, Worker
+
+# The classes that keep results in Redis, by the scheme of the URL.
+RESULT_BACKENDS = {
+    "redis": f"{__package__}.results:RedisBackend",
+    "rediss": f"{__package__}.results:RedisBackend",
+    "sentinel": f"{__package__}.sentinel:SentinelBackend",
+}
+
+# The names of what `Celery.send_task` takes after `kwargs`, in their order.
+SEND_OPTIONS = tuple(signature(Celery.send_task).parameters)[4:]
 
 
 class BrokerFullError(OperationalError):
@@ -104,28 +115,29 @@ class ReliableCelery(Celery):
         """The queue of messages that were put aside; no worker consumes it."""
         return Queue(f"{self.main}.dead", queue_arguments=self.queue_arguments)
 
-    def send_task(  # type: ignore[override]
-        self, name: str, args: Any = None, kwargs: Any = None, **options: Any
+    def send_task(
+        self, name: str, args: Any = None, kwargs: Any = None, *others: Any, **options: Any
     ) -> AsyncResult[Any]:
-        """Send a task; `delay` and all other ways end here.
+        """Send a task with the arguments of Celery's method; `delay` and all other ways end here.
 
         Raises `kombu.exceptions.OperationalError` if the broker refuses it, or if the broker or the
         result backend cannot be reached.
         """
+        options |= zip(SEND_OPTIONS, others, strict=False)
         options = self.send_options(name, args, kwargs, options)
         # A retry is sent at another time than what it repeats.
         options["headers"] = {**(options.get("headers") or {}), "sent_at": time.time()}
         try:
             return super().send_task(name, args, kwargs, **options)
-        except errors_of(self.backend) as error:
-            raise OperationalError("the result backend cannot be reached") from error
         except Exception as error:
+            if is_away(self.backend, error):
+                raise OperationalError("the result backend cannot be reached") from error
             if refusal := self.refusal(error):
                 raise OperationalError(refusal.text) from error
             raise
 
     def _get_backend(self) -> Any:
-        self.loader.override_backends = results.BACKENDS | self.loader.override_backends
+        self.loader.override_backends = RESULT_BACKENDS | self.loader.override_backends
         return super()._get_backend()  # type: ignore[misc]
 
     def refusal(self, error: BaseException) -> Refusal | None:
@@ -195,11 +207,12 @@ def path_of(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def errors_of(backend: Any) -> tuple[type[Exception], ...]:
-    """Return what a result backend raises when its server cannot be reached.
+def is_away(backend: Any, error: Exception) -> bool:
+    """Tell whether an error is that of a result backend whose server cannot be reached.
 
-    Celery's backends for Redis keep their client library in `redis`, and raise RuntimeError when
-    they give up. Other backends contact no server when a task is sent.
+    Celery's backends for Redis keep their client library in `redis`, and raise a RuntimeError of
+    their own when they give up. Other backends contact no server when a task is sent.
     """
     library = getattr(backend, "redis", None)
-    return (library.RedisError, RuntimeError) if library else ()
+    gave_up = isinstance(error, RuntimeError) and error.args == (E_RETRY_LIMIT_EXCEEDED,)
+    return library is not None and (gave_up or isinstance(error, library.RedisError))

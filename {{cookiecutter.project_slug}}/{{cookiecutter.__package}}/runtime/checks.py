@@ -43,7 +43,8 @@ def stop_if_wrong(app: Any) -> None:
 
 def errors(app: Any) -> list[str]:
     """Return what is wrong with the configuration of ``app``, each error in one line."""
-    found = [*wrong_numbers(app), *wrong_addresses(app)] or app.wrong_settings()
+    found = [*wrong_numbers(app), *wrong_addresses(app)]
+    found = found or [*app.wrong_settings(), *wrong_sentinels(app)]
     values = (f"{spelled(app, name)} {' '.join(error.split())}" for name, error in found)
     return [*unknown_settings(app), *values]
 
@@ -121,11 +122,23 @@ def wrong_addresses(app: Any) -> Iterator[tuple[str, str]]:
         yield "result_backend", "is not a valid URL"
 
 
+def wrong_sentinels(app: Any) -> Iterator[tuple[str, str]]:
+    """Yield the names of settings that disagree on whether Sentinel names the server."""
+    conf, named, used = app.conf, [], False
+    for url, prefix in (("broker_url", "broker"), ("result_backend", "result_backend")):
+        options, sentinels = f"{prefix}_transport_options", "sentinel://" in str(conf[url])
+        used = used or sentinels
+        if conf[options].get("master_name"):
+            named.append(url)
+        elif sentinels:
+            yield options, "has no master_name, which sentinels need: set CELERY_SENTINEL_MASTER"
+    if named and not used:
+        yield named[0], "must begin with sentinel://, since CELERY_SENTINEL_MASTER is set"
+
+
 def split_urls(urls: Any) -> list[SplitResult]:
     """Return the parts of the URLs of a broker; raise ValueError if one of them is not valid."""
     servers = urls.split(";") if isinstance(urls, str) else list(urls or ())
-    # Only the first sentinel needs to have the scheme.
-    scheme = "sentinel://" if servers and servers[0].startswith("sentinel://") else ""
-    parts = [urlsplit(url if "://" in url else f"{scheme}{url}") for url in servers]
+    parts = [urlsplit(url) for url in servers]
     _ = [part.port for part in parts]
     return parts

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from kombu import Connection
-from kombu.exceptions import OperationalError
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
@@ -17,27 +16,26 @@ from .worker import ReliableConsumer
 
 redis_transport.install()
 
+# Seconds between two attempts to connect.
+LONGEST_PAUSE = 5
+
 
 class RedisConsumer(ReliableConsumer):
     """The part of a worker that reads from Redis."""
 
     def ensure_connected(self, conn: Any) -> Any:
         """Return the connection once Redis can be reached; end if it refuses this worker."""
-        try:
-            conn.ensure_connection(max_retries=0)
-        except OperationalError as error:  # kombu would try again for ever
-            self.end_if_refused(error)
+        ensure = conn.ensure_connection
+
+        def ensure_or_end(say: Any, *args: Any, **options: Any) -> Any:
+            def failed(error: Exception, interval: float) -> None:
+                self.end_if_refused(error)  # kombu would try again for ever
+                say(error, interval)
+
+            return ensure(failed, *args, interval_max=LONGEST_PAUSE, **options)
+
+        conn.ensure_connection = ensure_or_end
         return super().ensure_connected(conn)
-
-    def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Close the channel while that can be tried twice: in kombu 5.7 the first try fails.
-
-        Without it, a worker that is neither idle nor full would end when Redis goes away.
-        """
-        if self.connection and self.task_consumer:
-            for _ in range(2):
-                self.connection.maybe_close_channel(self.task_consumer.channel)
-        super().on_connection_error_after_connected(exc)
 
 
 class ReliableCelery(app.ReliableCelery):
@@ -53,11 +51,12 @@ class ReliableCelery(app.ReliableCelery):
         if not isinstance(timeout, int | float) or timeout <= limit:
             error = f"has a visibility_timeout of {timeout!r}; it must be more than task_time_limit"
             yield "broker_transport_options", f"{error}, {limit}, or tasks run twice side by side"
-        url = split_urls(self.conf.broker_url)[0]
-        if url.scheme in {"redis", "rediss"} and not (url.path[1:] or "0").isdecimal():
+        urls = split_urls(self.conf.broker_url)
+        if urls[0].scheme != "redis+socket" and not (urls[0].path[1:] or "0").isdecimal():
             yield "broker_url", "must end with the number of a database, as in localhost:6379/0"
-        if url.scheme == "sentinel" and "master_name" not in options:
-            yield "broker_transport_options", "has no master_name, which Sentinel needs"
+        same = {(url.username, url.password, url.path) for url in urls}
+        if urls[0].scheme == "sentinel" and len(same) > 1:
+            yield "broker_url", "must have the same user, password and database for each sentinel"
 
     def refusal(self, error: BaseException) -> Refusal | None:
         """Return what Redis refuses, or None if the error is of another kind."""

@@ -39,9 +39,11 @@ from kombu.transport import _transport_cache as cache  # type: ignore[attr-defin
 from kombu.transport import redis as base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
+from kombu.utils.url import url_to_parts
 from redis.exceptions import NoScriptError, ResponseError
 
 from .app import BrokerFullError
+from .sentinel import SentinelConnection, SentinelSSLConnection, connections, replicated
 
 # Seconds for which the tags of a lost take are looked for: its script may still be on its way.
 LOST_FOR = 60
@@ -418,7 +420,7 @@ class Channel(base.Channel):
             batch.add("execute_command", "eval", PUT, *self._command(PUT, keys, arguments)[2:])
             return
         try:
-            self._run(PUT, keys, arguments)
+            self._store(keys, arguments)
         except ResponseError as error:
             if "'maxmemory'" in str(error):
                 text = "Redis is full: it refuses writes at maxmemory"
@@ -431,7 +433,10 @@ class Channel(base.Channel):
             message = loads(raw)
         except ValueError:
             message = None
-        self._run(PUT, *self._place(queue, message, raw, "LPUSH"))
+        self._store(*self._place(queue, message, raw, "LPUSH"))
+
+    def _store(self, keys: list[str], arguments: list[Any]) -> None:
+        self._run(PUT, keys, arguments)
 
     # --- Taking ---
 
@@ -790,6 +795,22 @@ class Transport(base.Transport):
 
 class SentinelChannel(Channel, base.SentinelChannel):
     """The same, of the master that Sentinel names."""
+
+    connection_class = SentinelConnection
+    connection_class_ssl = SentinelSSLConnection
+    master_name = ""
+    sentinel_kwargs: dict[str, Any] | None = None
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002
+        options = self._connparams(asynchronous)  # type: ignore[attr-defined]
+        one = options.pop("host"), options.pop("port")
+        urls = map(url_to_parts, self.connection.client.alt)
+        servers = [(url.hostname or "", url.port or 26379) for url in urls] or [one]
+        return connections(servers, self.master_name, self.sentinel_kwargs, options)
+
+    def _store(self, keys: list[str], arguments: list[Any]) -> None:
+        with replicated(self._create_client()) as pipe:
+            pipe.execute_command("eval", PUT, *self._command(PUT, keys, arguments)[2:])
 
 
 class SentinelTransport(Transport, base.SentinelTransport):

@@ -1,4 +1,4 @@
-"""The result backends on Redis, which a worker can write to while Redis is full.
+"""The result backend on Redis, which a worker can write to while Redis is full.
 
 Redis refuses writes at `maxmemory`. A worker would wait to store a result, and not acknowledge its
 task, which would free more memory than the result needs.
@@ -35,14 +35,3 @@ class RedisBackend(redis.RedisBackend):
         """Tell whether to try again, as with what waits for the other tasks of a chord."""
         full = isinstance(exc, self.redis.exceptions.OutOfMemoryError)
         return full or super().exception_safe_to_retry(exc)
-
-
-class SentinelBackend(RedisBackend, redis.SentinelBackend):
-    """Keeps results in the Redis that Sentinel names."""
-
-
-BACKENDS = {
-    "redis": f"{__name__}:RedisBackend",
-    "rediss": f"{__name__}:RedisBackend",
-    "sentinel": f"{__name__}:SentinelBackend",
-}
