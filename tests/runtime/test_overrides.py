@@ -116,6 +116,42 @@ TABLE: dict[str, list[Row]] = {
         ),
         Row("celery.utils.time:maybe_make_aware", "dt, tz=, naive_as_utc=", "reads an `eta`"),
     ],
+    "beat": [
+        Row("celery.apps.beat:Beat.init_loader", "self", "stops what is configured wrong"),
+        Row(
+            "celery.apps.beat:Beat.install_sync_handler",
+            "self, service",
+            "its handler would end beat in the middle of sending",
+            ("platforms.signals.update(SIGTERM=_sync, SIGINT=_sync)",),
+        ),
+        Row(
+            BEAT + "Service.start",
+            "self, embedded_process=",
+            "closes the scheduler when a tick or a signal raises SystemExit",
+            ("except (KeyboardInterrupt, SystemExit):", "self.sync()"),
+        ),
+        Row(
+            BEAT + "Scheduler.tick",
+            "self, event_t=, min=, heappop=, heappush=",
+            "leads before it sends one entry; what could not be sent is not in the heap any more",
+            (
+                "next_entry = self.reserve(entry)\n"
+                "                self.apply_entry(entry, producer=self.producer)",
+            ),
+        ),
+        Row(
+            BEAT + "Scheduler.apply_async",
+            "self, entry, producer=, advance=, **kwargs",
+            "raises SchedulingError in the context of the broker's error",
+            ("reraise(SchedulingError, SchedulingError(",),
+        ),
+        Row(
+            "celery.schedules:crontab.is_due",
+            "self, last_run_at",
+            "asks ours",
+            ("self.remaining_estimate(last_run_at)",),
+        ),
+    ],
     "checks": [
         Row(BASE + "Worker", "property", "the command's worker"),
         Row("celery.app.defaults:_OLD_SETTING_KEYS", ATTRIBUTE, "names that Celery still knows"),
@@ -138,25 +174,10 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     "heartbeat": [
-        Row(
-            BEAT + "Scheduler.apply_async",
-            "self, entry, producer=, advance=, **kwargs",
-            "says in a line why an entry could not be sent",
-        ),
-        Row("celery.apps.beat:Beat.init_loader", "self", "stops what is configured wrong"),
         Row(STEP + "__init__", "self, parent, **kwargs", "removes an old file"),
         Row(STEP + "requires", ATTRIBUTE, "after the consumer"),
         Row(START_STOP + "start", "self, parent", "touches the file"),
         Row(START_STOP + "stop", "self, parent", "removes it"),
-        Row(BEAT + "PersistentScheduler.__init__", "self, *args, **kwargs", "removes an old file"),
-        Row(BEAT + "PersistentScheduler.close", "self", "removes the file"),
-        Row(
-            BEAT + "Scheduler.tick",
-            "self, event_t=, min=, heappop=, heappush=",
-            "asks the broker before it sends, and touches the file",
-        ),
-        Row(BEAT + "Scheduler.connection", "property", "is made anew after an error"),
-        Row(BEAT + "Scheduler.producer", "property", "as its connection"),
         Row(CONSUMER + "timer", ATTRIBUTE, "touches the file from the worker's own loop"),
         Row(
             "kombu.asynchronous.timer:Timer.call_repeatedly",
