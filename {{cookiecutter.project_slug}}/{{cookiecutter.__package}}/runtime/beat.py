@@ -28,6 +28,8 @@ WAIT = 1.0  # seconds between two looks at the lease of another process
 
 logger = get_logger(__name__)
 
+HOURS = 24
+
 # When each entry was sent last, or first seen: its name, and seconds since 1970.
 Runs = dict[str, float]
 
@@ -101,25 +103,19 @@ class Crontab(crontab):
         """Return the time from now to the first run after ``last_run_at``."""
         last = self.maybe_make_aware(last_run_at).astimezone(UTC)
         minutes, _hours, *_days = self.__reduce__()[1]
-        every_hour = len(self.hour) == 24  # noqa: PLR2004
-        repeats = every_hour or str(minutes).startswith("*")
-        fields = [
-            listed(self.minute),
-            # cronsim 2.8 skips some of the chosen hours where clocks change by half an hour.
-            "*" if repeats else listed(self.hour),
-            "*" if len(self.day_of_month) == 31 else listed(self.day_of_month),  # noqa: PLR2004
-            listed(self.month_of_year),
-            "*" if len(self.day_of_week) == 7 else listed(self.day_of_week),  # noqa: PLR2004
-        ]
-        # With a field of seconds, cronsim goes by elapsed time.
-        runs = CronSim(" ".join(["0"] * repeats + fields), last.astimezone(self.tz))
+        days = map(listed, (self.day_of_month, self.month_of_year, self.day_of_week))
+        if len(self.hour) == HOURS or str(minutes).startswith("*"):
+            # Every minute: cronsim 2.8 skips some where clocks change by half an hour.
+            times = ["0", "*", "*"]
+        else:
+            times = [listed(self.minute), listed(self.hour)]
+        runs = CronSim(" ".join([*times, *days]), last.astimezone(self.tz))
         runs.day_and = True  # as Celery has it
-        following = next(
-            run
-            for run in (each.astimezone(UTC) for each in runs)
-            if run > last and (not repeats or run.astimezone(self.tz).hour in self.hour)
-        )
-        return following - self.maybe_make_aware(self.now())
+        for run in runs:
+            shown = run.minute in self.minute and run.hour in self.hour
+            if run.astimezone(UTC) > last and (shown or "*" not in times):
+                return run.astimezone(UTC) - self.maybe_make_aware(self.now())
+        raise ValueError(f"{self} never comes")
 
 
 def listed(numbers: set[int]) -> str:

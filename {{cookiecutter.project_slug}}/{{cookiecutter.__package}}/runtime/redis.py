@@ -59,8 +59,9 @@ class RedisLease(Lease):
     # Milliseconds; beat renews it several times in this time.
     duration = 15_000
 
-    def open(self) -> None:
-        """Ask under a name of its own."""
+    def __init__(self, app: Any) -> None:
+        """Prepare the lease of an ``app``, under a name of its own."""
+        super().__init__(app)
         self.holder = str(uuid.uuid4())
 
     def exchange(self, runs: Runs) -> Runs | None:
