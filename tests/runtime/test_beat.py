@@ -208,7 +208,8 @@ def test_an_entry_that_the_broker_refuses_stays_due_and_holds_back_no_other(
     monkeypatch.setattr(beat, "INTERVAL", 0.1)
     with refused(app, kind) as options:
         one = make_beat(app, "odd", "good")
-        one.schedule["odd"].options |= options
+        entry: Any = one.schedule["odd"]
+        entry.options |= options
         assert one.lead()
         due = one.runs["odd"] - HOUR.total_seconds()
         ring(one, "odd", "good")
@@ -290,7 +291,7 @@ def simulated(zone: str, start: datetime, end: datetime, **fields: Any) -> list[
     now = start
     app = Celery(set_as_current=False, timezone=zone)
     local = ZoneInfo(zone)
-    entry = Entry(
+    entry: Any = Entry(
         name="one",
         app=app,
         last_run_at=start,
@@ -308,13 +309,17 @@ def simulated(zone: str, start: datetime, end: datetime, **fields: Any) -> list[
 
 
 def shown(zone: str, start: datetime, end: datetime, **fields: set[int]) -> list[datetime]:
-    """Return when a clock shows one of the times, in UTC."""
+    """Return when a clock shows what the fields say, in UTC."""
+
+    def field(local: datetime, name: str) -> int:
+        return local.weekday() if name == "weekday" else int(getattr(local, name))
+
     minutes = [start + MINUTE * n for n in range(1, int((end - start) / MINUTE))]
     tz = ZoneInfo(zone)
     return [
         each
         for each in minutes
-        if all(getattr(each.astimezone(tz), name) in wanted for name, wanted in fields.items())
+        if all(field(each.astimezone(tz), name) in wanted for name, wanted in fields.items())
     ]
 
 
@@ -352,14 +357,17 @@ def test_a_time_of_day_comes_once_on_each_day(zone: str) -> None:
         {"minute": [10, 50]},
         {"minute": "*/15", "hour": "0-4"},
         {"minute": "*/15", "hour": "3"},
+        {"minute": "*/15", "hour": "1", "day_of_week": "sun"},
     ],
     ids=str,
 )
 def test_what_runs_again_and_again_comes_whenever_a_clock_shows_it(
     zone: str, fields: dict[str, Any]
 ) -> None:
-    expanded = crontab(**fields)
+    expanded: Any = crontab(**fields)
     wanted = {"minute": expanded.minute, "hour": expanded.hour}
+    if "day_of_week" in fields:
+        wanted["weekday"] = {6}
     for change in changes(zone):
         start, end = change - 5 * HOUR, change + 5 * HOUR
         assert simulated(zone, start, end, **fields) == shown(zone, start, end, **wanted)
@@ -371,7 +379,7 @@ def test_an_interval_has_no_gap(zone: str) -> None:
         now, tz = change - HOUR, ZoneInfo(zone)
         app = Celery(set_as_current=False, timezone=zone)
         every = schedule(timedelta(minutes=5), nowfun=lambda: now.astimezone(tz))  # noqa: B023
-        entry = Entry(name="one", app=app, last_run_at=now, schedule=every)
+        entry: Any = Entry(name="one", app=app, last_run_at=now, schedule=every)
         sent = []
         while now < change + 2 * HOUR:
             is_due, wait = entry.is_due()
@@ -399,7 +407,7 @@ def test_without_a_change_a_crontab_means_what_it_means_in_celery(fields: dict[s
     app = Celery(set_as_current=False, timezone="UTC")
     now = datetime(2026, 1, 31, 23, 59, 30, tzinfo=UTC)
     theirs = crontab(**fields, nowfun=lambda: now, app=app)
-    ours = Entry(name="one", app=app, schedule=theirs).schedule
+    ours: Any = Entry(name="one", app=app, schedule=theirs).schedule
     for hours in range(0, 24 * 60, 7):
         now = datetime(2026, 1, 31, 23, 59, 30, tzinfo=UTC) + HOUR * hours
         assert ours.remaining_estimate(now) == theirs.remaining_estimate(now)
@@ -409,7 +417,7 @@ def test_without_a_change_a_crontab_means_what_it_means_in_celery(fields: dict[s
 def test_a_run_that_is_too_late_is_skipped_as_in_celery() -> None:
     app = Celery(set_as_current=False, timezone="Europe/Paris", beat_cron_starting_deadline=600)
     now = datetime(2026, 10, 25, 8, tzinfo=UTC)
-    ours = Entry(name="one", app=app, schedule=crontab(minute="0", hour="7")).schedule
+    ours: Any = Entry(name="one", app=app, schedule=crontab(minute="0", hour="7")).schedule
     ours.nowfun = lambda: now
     assert not ours.is_due(now - 24 * HOUR)[0]
     now = datetime(2026, 10, 25, 6, 5, tzinfo=UTC)

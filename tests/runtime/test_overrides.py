@@ -71,6 +71,9 @@ BEAT_OPTIONS = (
     "schedule=, scheduler=, scheduler_cls=, redirect_stdouts=, redirect_stdouts_level=, quiet=, "
     "remote_control=, hostname=, **kwargs"
 )
+SCHEDULER_OPTIONS = (
+    "self, app, schedule=, max_interval=, Producer=, lazy=, sync_every_tasks=, **kwargs"
+)
 REQUEST_OPTIONS = (
     "self, message, on_ack=, hostname=, eventer=, app=, connection_errors=, request_dict=, task=, "
     "on_reject=, body=, headers=, decoded=, utc=, maybe_make_aware=, maybe_iso8601=, **opts"
@@ -133,17 +136,39 @@ TABLE: dict[str, list[Row]] = {
         Row(
             BEAT + "Scheduler.tick",
             "self, event_t=, min=, heappop=, heappush=",
-            "leads before it sends one entry; what could not be sent is not in the heap any more",
-            (
-                "next_entry = self.reserve(entry)\n"
-                "                self.apply_entry(entry, producer=self.producer)",
-            ),
+            "leads before it sends one entry",
+            ("next_entry = self.reserve(entry)", "self.apply_entry(entry, producer=self.producer)"),
+        ),
+        Row(BEAT + "Scheduler.__init__", SCHEDULER_OPTIONS, "removes an old file"),
+        Row(BEAT + "Scheduler.Entry", ATTRIBUTE, "ours"),
+        Row(
+            BEAT + "Scheduler.apply_entry",
+            "self, entry, producer=",
+            "an entry that is not sent stays due",
+            ("self.apply_async(entry, producer=producer, advance=False)",),
+        ),
+        Row(BEAT + "Scheduler.close", "self", "ends the lease"),
+        Row(BEAT + "Scheduler.producer", "property", "that of the lease"),
+        Row(
+            BEAT + "Scheduler.setup_schedule",
+            "self",
+            "the entries of Celery are not removed again",
+            ("self.merge_inplace(self.app.conf.beat_schedule)",),
+        ),
+        Row(
+            BEAT + "ScheduleEntry.__init__",
+            "self, name=, task=, last_run_at=, total_run_count=, schedule=, args=, kwargs=, "
+            "options=, relative=, app=",
+            "with our crontab",
         ),
         Row(
             BEAT + "Scheduler.apply_async",
             "self, entry, producer=, advance=, **kwargs",
             "raises SchedulingError in the context of the broker's error",
             ("reraise(SchedulingError, SchedulingError(",),
+        ),
+        Row(
+            "celery.schedules:crontab.remaining_estimate", "self, last_run_at, ffwd=", "by cronsim"
         ),
         Row(
             "celery.schedules:crontab.is_due",

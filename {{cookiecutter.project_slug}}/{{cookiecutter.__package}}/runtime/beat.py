@@ -7,12 +7,11 @@ needed. `redis.py` and `rabbitmq.py` say how. A crontab also holds when clocks c
 import contextlib
 import time
 from datetime import UTC, datetime, timedelta
-from heapq import heappush
 from typing import Any, ClassVar
 
 from celery import platforms
 from celery.apps import beat
-from celery.beat import ScheduleEntry, Scheduler, SchedulingError, event_t
+from celery.beat import ScheduleEntry, Scheduler, SchedulingError
 from celery.schedules import crontab
 from celery.utils.log import get_logger
 from celery.utils.time import maybe_make_aware
@@ -99,12 +98,19 @@ class Crontab(crontab):
     runs in every hour, or at minutes that begin with a star, comes whenever a clock shows the time.
     """
 
+    minute: set[int]
+    hour: set[int]
+    day_of_month: set[int]
+    month_of_year: set[int]
+    day_of_week: set[int]
+    tz: Any
+
     def remaining_estimate(self, last_run_at: datetime, *_: Any, **__: Any) -> timedelta:
         """Return the time from now to the first run after ``last_run_at``."""
         last = self.maybe_make_aware(last_run_at).astimezone(UTC)
-        minutes, _hours, *_days = self.__reduce__()[1]
+        _, given, _ = reduced(self)
         days = map(listed, (self.day_of_month, self.month_of_year, self.day_of_week))
-        if len(self.hour) == HOURS or str(minutes).startswith("*"):
+        if len(self.hour) == HOURS or str(given[0]).startswith("*"):
             # Every minute: cronsim 2.8 skips some where clocks change by half an hour.
             times = ["0", "*", "*"]
         else:
@@ -112,10 +118,17 @@ class Crontab(crontab):
         runs = CronSim(" ".join([*times, *days]), last.astimezone(self.tz))
         runs.day_and = True  # as Celery has it
         for run in runs:
-            shown = run.minute in self.minute and run.hour in self.hour
-            if run.astimezone(UTC) > last and (shown or "*" not in times):
-                return run.astimezone(UTC) - self.maybe_make_aware(self.now())
+            at = run.astimezone(UTC)
+            local = at.astimezone(self.tz)
+            shown = local.minute in self.minute and local.hour in self.hour
+            if at > last and (shown or "*" not in times):
+                return at - self.maybe_make_aware(self.now())
         raise ValueError(f"{self} never comes")
+
+
+def reduced(schedule: crontab) -> Any:
+    """Return what a crontab is made of: its class, the fields as they are given, and the rest."""
+    return schedule.__reduce__()
 
 
 def listed(numbers: set[int]) -> str:
@@ -126,11 +139,14 @@ def listed(numbers: set[int]) -> str:
 class Entry(ScheduleEntry):
     """An entry of the schedule."""
 
+    last_run_at: Any
+    options: Any
+
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create an entry with the arguments of Celery's own."""
         super().__init__(*args, **options)
         if type(self.schedule) is crontab:  # not a subclass, which has rules of its own
-            _, fields, about = self.schedule.__reduce__()
+            _, fields, about = reduced(self.schedule)
             self.schedule = Crontab(*fields, **{**about, "app": self.app})
         # Later, the lease may be another's.
         self.options = {**self.options, "retry": False}
@@ -158,6 +174,7 @@ class BeatScheduler(Scheduler):
 
     Entry = Entry
     app: Any
+    max_interval: float
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create a scheduler with the arguments of Celery's own; it reads no schedule file."""
@@ -210,11 +227,11 @@ class BeatScheduler(Scheduler):
         if not leads:
             return WAIT
         try:
-            return min(super().tick(*args, **options), INTERVAL)
+            return min(super().tick(*args, **options) or 0, INTERVAL)
         except UnsentError as error:
             logger.error("beat: %s", error)  # noqa: TRY400  # the text says all
             self.lease.give_up_producer()
-            return 0
+            return INTERVAL
 
     def lead(self) -> bool:
         """Tell whether this process leads; if so, the broker knows what it has sent."""
@@ -247,13 +264,14 @@ class BeatScheduler(Scheduler):
         except SchedulingError as error:
             errors = (OperationalError, *connection.connection_errors, *connection.channel_errors)
             if isinstance(error.__context__, errors):
+                # To the end, so that it holds back no other entry.
+                del self.schedule[entry.name]
                 self.schedule[entry.name] = entry
-                # Later, so that it holds back no other entry.
-                heappush(self._heap, event_t(self._when(entry, INTERVAL), 5, entry))
+                self.populate_heap()
                 raise UnsentError(*error.args) from None
             logger.exception("beat: an entry is wrong")
-        last = maybe_make_aware(self.schedule[entry.name].last_run_at)
-        self.runs[entry.name] = last.timestamp()
+        sent: Any = self.schedule[entry.name]
+        self.runs[entry.name] = maybe_make_aware(sent.last_run_at).timestamp()
 
     def close(self) -> None:
         """Let another process lead, and leave no file of a beat that is gone."""
