@@ -174,7 +174,7 @@ class BeatScheduler(Scheduler):
 
     Entry = Entry
     app: Any
-    max_interval: float
+    max_interval: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create a scheduler with the arguments of Celery's own; it reads no schedule file."""

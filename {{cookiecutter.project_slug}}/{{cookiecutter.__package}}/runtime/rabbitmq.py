@@ -123,8 +123,8 @@ class RabbitMQLease(Lease):
     another one gets what was not acknowledged. Each process adds a message when it comes.
     """
 
-    # Seconds; a host that is frozen or gone is noticed within two of them.
-    connection_options: ClassVar[dict[str, Any]] = {"heartbeat": 10}
+    # Seconds; RabbitMQ notices within three of them that a host is frozen or gone.
+    connection_options: ClassVar[dict[str, Any]] = {"heartbeat": 6}
 
     def open(self) -> None:
         """Consume the queue, which may already have a consumer that gets everything."""
