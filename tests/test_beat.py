@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import Bake
 from tests.proxy import Broker, broker
-from tests.service import Process, Service, wait_until
+from tests.service import DEADLINE, Process, Service, wait_until
 
 # The entries, and what lies in the queue: no worker runs. Prints the time of each of them.
 TASKS = """\
@@ -140,7 +140,7 @@ def test_each_entry_is_sent_once_whatever_becomes_of_the_beat_that_leads(
 
     # It stops: the other one goes on at once.
     hit(signal.SIGTERM, first, second)
-    assert first.stop() == 0
+    assert first.process.wait(DEADLINE) == 0
 
     # It is killed.
     third = beats.start()
