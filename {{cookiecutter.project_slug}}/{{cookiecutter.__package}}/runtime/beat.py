@@ -174,7 +174,6 @@ class BeatScheduler(Scheduler):
 
     Entry = Entry
     app: Any
-    max_interval: Any
 
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create a scheduler with the arguments of Celery's own; it reads no schedule file."""
@@ -207,7 +206,7 @@ class BeatScheduler(Scheduler):
         """Send what is due, if this process leads; return the seconds to the next tick."""
         self.ticking = True
         try:
-            return min(self._tick(*args, **options), self.max_interval)
+            return min(self._tick(*args, **options), self.max_interval or INTERVAL)
         finally:
             self.ticking = False
             if self.stopped:
