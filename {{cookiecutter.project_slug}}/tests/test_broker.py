@@ -3,11 +3,12 @@
 import pickle
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import current_app as app
+from celery.beat import Service
 
-#= from {{ cookiecutter.__package }}.runtime.beat import BeatScheduler
 #= from {{ cookiecutter.__tasks }} import add, reach, report
 
 from .lab import QUEUE, Lab
@@ -56,7 +57,7 @@ def test_a_killed_worker_loses_no_task(lab: Lab) -> None:
 
 def test_beat_sends_what_is_due(worker: Worker, tmp_path: Path) -> None:
     """An entry that was last sent longer ago than its interval is sent at once."""
-    scheduler = BeatScheduler(app)
+    scheduler: Any = Service(app, scheduler_cls=app.conf.beat_scheduler).scheduler
     assert scheduler.lead()
     scheduler.runs["every-five-minutes"] -= 360
     scheduler.close()
