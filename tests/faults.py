@@ -595,11 +595,12 @@ def two_beats(lab: Lab) -> None:
     """Start beat twice, by mistake."""
     beats = []
     for number in (1, 2):
+        # Only Celery's own beat writes it.
         schedule = lab.directory / f"schedule{number}"
         command = (lab.python, "-m", "celery", "-A", "fault_tasks", "beat", "--loglevel", "INFO")
         ready = "beat: Starting"
         beats.append(lab.service.start(*command, "--schedule", schedule, ready=ready))
-    for beat in beats:
+    for beat in beats[:1] if lab.ours else beats:
         beat.wait_for(r"Sending due task", times=len(lab.names))
     for beat in beats:
         beat.stop()

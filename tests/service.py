@@ -133,9 +133,8 @@ class Service:
         return self.celery("worker", *standard, *options, ready=rf"{name}@\S+ ready\.", env=env)
 
     def beat(self, *options: str, env: dict[str, str] | None = None) -> Process:
-        """Start beat; its schedule lies outside the project."""
-        schedule = ("--loglevel", "INFO", "--schedule", str(self.directory / "celerybeat-schedule"))
-        return self.celery("beat", *schedule, *options, ready=r"beat: Starting", env=env)
+        """Start beat."""
+        return self.celery("beat", "--loglevel", "INFO", *options, ready=r"beat: Starting", env=env)
 
     def web(self, env: dict[str, str] | None = None) -> str:
         """Start Django's development server and return its URL."""

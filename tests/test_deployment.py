@@ -167,12 +167,14 @@ def test_the_manifests_and_the_compose_file_say_the_same(bake: Bake) -> None:
             assert memory == container["resources"]["limits"]["memory"]
 
 
-def test_the_cluster_has_one_beat_and_as_many_workers_as_it_is_told(bake: Bake) -> None:
+def test_the_cluster_has_two_beats_and_as_many_workers_as_it_is_told(bake: Bake) -> None:
     for answers in CLUSTERS:
         objects = manifests(bake(**answers), "production")
         named = {(each["kind"], each["metadata"]["name"]): each for each in objects}
         beat = named["Deployment", "beat"]["spec"]
-        assert (beat["replicas"], beat["strategy"]) == (1, {"type": "Recreate"})
+        # The next version of the one comes before the last version of the other goes.
+        assert (beat["replicas"], beat.get("strategy")) == (2, None)
+        assert not [each for each in objects if each["kind"] == "PersistentVolumeClaim"]
         # An autoscaler and a number of its own would be at odds.
         assert "replicas" not in named["Deployment", "worker"]["spec"]
 

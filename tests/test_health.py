@@ -116,9 +116,8 @@ def test_a_worker_and_beat_are_ready_while_they_are(
 
             # Not `uv run`: the signals are for the main processes themselves.
             celery = (project.path / ".venv" / "bin" / "celery", "-A", "bells")
-            schedule = ("--schedule", tmp_path / "celerybeat-schedule")
             log = ("--loglevel", "INFO")
-            beat = service.start(*celery, "beat", *log, *schedule)
+            beat = service.start(*celery, "beat", *log)
             worker = service.start(
                 *celery, "worker", *log, "--concurrency", "2", ready=r"\S+ ready\."
             )

@@ -193,9 +193,8 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
             *(*celery, "worker", "--loglevel", "INFO", "--concurrency", "2", "--without-mingle"),
             ready=r" ready\.",
         )
-        schedule = tmp_path / "celerybeat-schedule"
         beat = service.start(
-            *(*celery, "beat", "--loglevel", "INFO", "--schedule", schedule),
+            *(*celery, "beat", "--loglevel", "INFO"),
             ready="beat: Starting",
         )
         web = service.start(bin_ / "gunicorn", ready="Booting worker")
@@ -283,7 +282,7 @@ def test_a_plain_service_logs_objects_or_readable_lines(
             worker.wait_for("Connected to ", times=2)
             stop_and_check(worker)
             wrong = service.start(
-                *(*celery, "beat", "--loglevel", "INFO", "--schedule", tmp_path / "schedule"),
+                *(*celery, "beat", "--loglevel", "INFO"),
                 env=json_lines | {"CELERY_BROKER_URL": url.replace(PASSWORD, f"{PASSWORD}-wrong")},
             )
             wrong.wait_for("ACCESS_REFUSED")

@@ -26,10 +26,11 @@ COMMON = {
     *("tests/__init__.py", "tests/conftest.py", "tests/lab.py", "tests/worker.py"),
     *("tests/test_broker.py", "tests/test_settings.py", "tests/test_tasks.py"),
     *("tests/fault_tasks.py", "tests/test_faults.py"),
-    *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "checks", "dead_letters")),
-    *(f"{{package}}/runtime/{name}.py" for name in ("health", "heartbeat", "letters", "logs")),
-    *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison", "results", "revoked")),
-    "{package}/runtime/worker.py",
+    *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "beat", "checks")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("dead_letters", "health", "heartbeat")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("letters", "logs")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison", "results")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("revoked", "worker")),
 }
 CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml", "tests/test_containers.py"}
 MANIFESTS = {

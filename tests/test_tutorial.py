@@ -19,7 +19,6 @@ from tests.conftest import Bake, BakedProject
 from tests.service import Process, Service
 
 ZONE = "Asia/Kolkata"  # five and a half hours from UTC, all the year
-SCHEDULE = "celerybeat-schedule"  # in the directory of a service
 SEND = "from celery_app import tasks; "
 
 
@@ -166,13 +165,13 @@ def schedule(hasty: BakedProject) -> Iterator[Schedule]:
         servers.addresses("redis", "none") as env,
         Service(hasty, env["CELERY_BROKER_URL"]) as service,
     ):
-        service.python(f"""
-from datetime import timedelta
-from celery.beat import PersistentScheduler
+        service.python("""
 from celery_app import app
+from celery_app.runtime.beat import BeatScheduler
 
-scheduler = PersistentScheduler(app, schedule_filename={str(service.directory / SCHEDULE)!r})
-scheduler.schedule["every-morning"].last_run_at = app.now() - timedelta(minutes=10)
+scheduler = BeatScheduler(app)
+scheduler.lead()
+scheduler.runs["every-morning"] -= 600
 scheduler.close()
 """)
         worker = service.worker()
@@ -208,7 +207,7 @@ def test_beat_runs_inside_the_worker(hasty: BakedProject) -> None:
         servers.addresses("redis", "none") as env,
         Service(hasty, env["CELERY_BROKER_URL"]) as service,
     ):
-        worker = service.worker("-B", "--schedule", str(service.directory / SCHEDULE))
+        worker = service.worker("-B")
         worker.wait_for("Sending due task every-five-minutes")
         worker.wait_for(r"It is \S+, every five minutes")
 

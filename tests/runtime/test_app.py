@@ -12,7 +12,7 @@ from kombu.exceptions import OperationalError
 
 from runtime import redis
 from runtime.app import ReliableCelery, ReliableTask
-from runtime.heartbeat import BeatScheduler
+from runtime.beat import BeatScheduler
 from runtime.worker import ReliableConsumer, ReliableRequest
 from tests import servers
 from tests.runtime.conftest import MakeApp, Take, length

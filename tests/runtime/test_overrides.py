@@ -73,6 +73,9 @@ BEAT_OPTIONS = (
     "schedule=, scheduler=, scheduler_cls=, redirect_stdouts=, redirect_stdouts_level=, quiet=, "
     "remote_control=, hostname=, **kwargs"
 )
+SCHEDULER_OPTIONS = (
+    "self, app, schedule=, max_interval=, Producer=, lazy=, sync_every_tasks=, **kwargs"
+)
 REQUEST_OPTIONS = (
     "self, message, on_ack=, hostname=, eventer=, app=, connection_errors=, request_dict=, task=, "
     "on_reject=, body=, headers=, decoded=, utc=, maybe_make_aware=, maybe_iso8601=, **opts"
@@ -125,6 +128,64 @@ TABLE: dict[str, list[Row]] = {
         ),
         Row("celery.utils.time:maybe_make_aware", "dt, tz=, naive_as_utc=", "reads an `eta`"),
     ],
+    "beat": [
+        Row("celery.apps.beat:Beat.init_loader", "self", "stops what is configured wrong"),
+        Row(
+            "celery.apps.beat:Beat.install_sync_handler",
+            "self, service",
+            "its handler would end beat in the middle of sending",
+            ("platforms.signals.update(SIGTERM=_sync, SIGINT=_sync)",),
+        ),
+        Row(
+            BEAT + "Service.start",
+            "self, embedded_process=",
+            "closes the scheduler when a tick or a signal raises SystemExit",
+            ("except (KeyboardInterrupt, SystemExit):", "self.sync()"),
+        ),
+        Row(
+            BEAT + "Scheduler.tick",
+            "self, event_t=, min=, heappop=, heappush=",
+            "leads before it sends one entry",
+            ("next_entry = self.reserve(entry)", "self.apply_entry(entry, producer=self.producer)"),
+        ),
+        Row(BEAT + "Scheduler.__init__", SCHEDULER_OPTIONS, "removes an old file"),
+        Row(BEAT + "Scheduler.Entry", ATTRIBUTE, "ours"),
+        Row(
+            BEAT + "Scheduler.apply_entry",
+            "self, entry, producer=",
+            "an entry that is not sent stays due",
+            ("self.apply_async(entry, producer=producer, advance=False)",),
+        ),
+        Row(BEAT + "Scheduler.close", "self", "ends the lease"),
+        Row(BEAT + "Scheduler.producer", "property", "that of the lease"),
+        Row(
+            BEAT + "Scheduler.setup_schedule",
+            "self",
+            "the entries of Celery are not removed again",
+            ("self.merge_inplace(self.app.conf.beat_schedule)",),
+        ),
+        Row(
+            BEAT + "ScheduleEntry.__init__",
+            "self, name=, task=, last_run_at=, total_run_count=, schedule=, args=, kwargs=, "
+            "options=, relative=, app=",
+            "with our crontab",
+        ),
+        Row(
+            BEAT + "Scheduler.apply_async",
+            "self, entry, producer=, advance=, **kwargs",
+            "raises SchedulingError in the context of the broker's error",
+            ("reraise(SchedulingError, SchedulingError(",),
+        ),
+        Row(
+            "celery.schedules:crontab.remaining_estimate", "self, last_run_at, ffwd=", "by cronsim"
+        ),
+        Row(
+            "celery.schedules:crontab.is_due",
+            "self, last_run_at",
+            "asks ours",
+            ("self.remaining_estimate(last_run_at)",),
+        ),
+    ],
     "checks": [
         Row(BASE + "Worker", "property", "the command's worker"),
         Row("celery.app.defaults:_OLD_SETTING_KEYS", ATTRIBUTE, "names that Celery still knows"),
@@ -147,25 +208,10 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     "heartbeat": [
-        Row(
-            BEAT + "Scheduler.apply_async",
-            "self, entry, producer=, advance=, **kwargs",
-            "says in a line why an entry could not be sent",
-        ),
-        Row("celery.apps.beat:Beat.init_loader", "self", "stops what is configured wrong"),
         Row(STEP + "__init__", "self, parent, **kwargs", "removes an old file"),
         Row(STEP + "requires", ATTRIBUTE, "after the consumer"),
         Row(START_STOP + "start", "self, parent", "touches the file"),
         Row(START_STOP + "stop", "self, parent", "removes it"),
-        Row(BEAT + "PersistentScheduler.__init__", "self, *args, **kwargs", "removes an old file"),
-        Row(BEAT + "PersistentScheduler.close", "self", "removes the file"),
-        Row(
-            BEAT + "Scheduler.tick",
-            "self, event_t=, min=, heappop=, heappush=",
-            "asks the broker before it sends, and touches the file",
-        ),
-        Row(BEAT + "Scheduler.connection", "property", "is made anew after an error"),
-        Row(BEAT + "Scheduler.producer", "property", "as its connection"),
         Row(CONSUMER + "timer", ATTRIBUTE, "touches the file from the worker's own loop"),
         Row(
             "kombu.asynchronous.timer:Timer.call_repeatedly",

@@ -91,10 +91,8 @@ accept_content = ["json"]
 # --- Schedule ---------------------------------------------------------------------------------
 
 #= timezone = {{ cookiecutter.timezone | quoted }}
-# Where beat remembers what it sent last; it must be able to write there.
-beat_schedule_filename = env.str("CELERY_BEAT_SCHEDULE_FILENAME", "celerybeat-schedule")
 beat_schedule = {
-    # An interval also holds in the nights when the clocks change.
+    # An interval.
     "every-five-minutes": {
         "task": "{{ cookiecutter.__tasks }}.tell_time",
         "schedule": timedelta(minutes=5),
@@ -102,7 +100,7 @@ beat_schedule = {
         # Seconds; a task that no worker takes in time is dropped, so that none pile up.
         "options": {"expires": 300},
     },
-    # A time of day in the time zone above.
+    # A time of day in the time zone above, once on each day.
     "every-morning": {
         "task": "{{ cookiecutter.__tasks }}.tell_time",
         "schedule": crontab(hour="6", minute="30"),

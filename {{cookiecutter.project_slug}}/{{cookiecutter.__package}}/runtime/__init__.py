@@ -26,6 +26,9 @@ say in the configuration or in a subclass of your own. They know nothing of your
 `checks`
     A worker or beat with a setting that nobody reads, or that cannot work, does not start. Names
     that a plug-in reads are listed in the setting `known_settings`.
+`beat`
+    Any number of beats send each entry once: one leads, and another one takes over from it. A run
+    that the broker does not take stays due, and a crontab holds on the days when clocks change.
 `heartbeat`, `health`
     Files that a worker and beat keep fresh, and the probe that reads them.
 `revoked`

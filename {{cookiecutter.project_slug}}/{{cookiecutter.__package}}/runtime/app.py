@@ -17,7 +17,8 @@ from celery.utils.time import maybe_make_aware
 from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
-from .heartbeat import Beat, BeatScheduler, Heartbeat
+from .beat import Beat, BeatScheduler, Lease
+from .heartbeat import Heartbeat
 from .revoked import Control, Revoked
 from .worker import ReliableConsumer, ReliableRequest, Worker
 
@@ -80,6 +81,7 @@ class ReliableCelery(Celery):
     task_cls = ReliableTask  # type: ignore[assignment]
     control_cls = Control  # type: ignore[assignment]
     consumer_cls: ClassVar[type[ReliableConsumer]] = ReliableConsumer
+    lease_cls: ClassVar[type[Lease]] = Lease
     # What the URL of the broker begins with.
     schemes: ClassVar[tuple[str, ...]] = ()
     # The arguments of the queues that the runtime declares for itself.

@@ -1,19 +1,12 @@
-"""Heartbeat files for `health.py`, touched from the loops that do the work."""
+"""The worker's heartbeat file for `health.py`, touched from the loop that does the work."""
 
 from typing import Any
 
-from celery.apps import beat
-from celery.beat import PersistentScheduler, SchedulingError
 from celery.bootsteps import StartStopStep
-from celery.utils.log import get_logger
-from kombu.exceptions import OperationalError
 
-from . import checks
 from .health import heartbeat_file
 
 INTERVAL = 5.0  # seconds; several times shorter than health.READY
-
-logger = get_logger(__name__)
 
 
 class Heartbeat(StartStopStep):
@@ -39,58 +32,3 @@ class Heartbeat(StartStopStep):
             consumer.timer.cancel(self.entry)
             self.entry = None
         self.file.unlink(missing_ok=True)
-
-
-class Beat(beat.Beat):
-    """The command `celery beat`."""
-
-    app: Any
-
-    def init_loader(self) -> None:
-        """Import the tasks, and check the configuration."""
-        super().init_loader()
-        checks.stop_if_wrong(self.app)
-
-
-class BeatScheduler(PersistentScheduler):
-    """Beat's scheduler: touches its file, and sends nothing while the broker is away."""
-
-    app: Any
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """Create a scheduler with the arguments of Celery's own."""
-        self.file = heartbeat_file("beat")
-        self.file.unlink(missing_ok=True)
-        super().__init__(*args, **options)
-
-    def tick(self, *args: Any, **options: Any) -> float:
-        """Return the seconds to the next tick; what is due stays due without a broker."""
-        try:
-            self.connection.ensure_connection(max_retries=1)
-            channel: Any = self.connection.channel()  # asks the broker, which has to answer
-            channel.close()
-        except Exception as error:  # noqa: BLE001  # each transport has its own
-            self.file.unlink(missing_ok=True)
-            refusal = self.app.refusal(error)
-            reason = refusal.text if refusal else error
-            logger.warning("beat: the broker cannot be reached, nothing is sent: %s", reason)
-            self.__dict__.pop("producer", None)
-            self.__dict__.pop("connection").collect()
-            return INTERVAL
-        self.file.touch()
-        return min(super().tick(*args, **options), INTERVAL)
-
-    def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Send what is due; say in one line what the broker refuses, and go on."""
-        try:
-            return super().apply_async(*args, **options)
-        except SchedulingError as error:
-            if not isinstance(error.__context__, OperationalError):
-                raise
-            logger.error("beat: %s", error)  # noqa: TRY400  # the text says all
-            return None
-
-    def close(self) -> None:
-        """Leave no file of a beat that is gone."""
-        self.file.unlink(missing_ok=True)
-        super().close()

@@ -19,7 +19,7 @@ from celery.utils.log import get_logger, get_multiprocessing_logger
 from structlog.contextvars import bind_contextvars, get_contextvars, reset_contextvars
 from structlog.typing import EventDict
 
-from . import heartbeat
+from . import beat
 from .worker import current_request, requests
 
 # The password in any URL: `://user:password@`.
@@ -171,7 +171,7 @@ def say(message: str, *_: Any) -> None:
     threading.Thread(target=logger.warning, args=(message.strip(),)).start()
 
 
-class Beat(heartbeat.Beat):
+class Beat(beat.Beat):
     """Beat, without its banner where each line is an object."""
 
     def __init__(self, **options: Any) -> None:

@@ -13,7 +13,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.consumer.delayed_delivery import DelayedDelivery
-from kombu import Connection, Queue
+from kombu import Connection, Producer, Queue
 from kombu.compression import compress
 from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox
@@ -24,6 +24,7 @@ from kombu.transport.native_delayed_delivery import (
 
 from . import app, rabbitmq_transport
 from .app import Refusal
+from .beat import Lease, Runs
 from .checks import EX_CONFIG
 from .rabbitmq_transport import PATIENCE
 from .revoked import MOST, REVOKED_FOR, Control
@@ -132,6 +133,51 @@ class RabbitMQConsumer(ReliableConsumer):
                 self.on_taken_back(request)
 
 
+class RabbitMQLease(Lease):
+    """Beat's lease: RabbitMQ sends the messages of a queue to one of its consumers.
+
+    They are the last runs. The process that gets them leads, until its connection is gone; then
+    another one gets what was not acknowledged. Each process adds a message when it comes.
+    """
+
+    # Seconds; RabbitMQ notices within three of them that a host is frozen or gone.
+    connection_options: ClassVar[dict[str, Any]] = {"heartbeat": 6}
+
+    def open(self) -> None:
+        """Consume the queue, which may already have a consumer that gets everything."""
+        arguments = {"x-queue-type": QUORUM, "x-single-active-consumer": True}
+        self.queue = Queue(f"{self.app.main}.beat", queue_arguments=arguments).bind(self.channel)
+        self.messages: list[Any] = []
+        self.known = 0  # messages whose runs the scheduler has
+        self.channel.Consumer(self.queue, on_message=self.messages.append).consume()
+        self._publish({})
+
+    def exchange(self, runs: Runs) -> Runs | None:
+        """Keep the lease and the ``runs``; return what is kept, or None if another one leads."""
+        if not self.messages:
+            self.queue.queue_declare(passive=True)  # what came before the answer is read, too
+        if not self.messages:
+            return None
+        mark = self._publish(runs)
+        # It comes back to the process that leads, and after all other messages.
+        while mark not in [each.properties["correlation_id"] for each in self.messages]:
+            self.channel.connection.drain_events(timeout=PATIENCE)
+        if self.known:
+            self.messages[self.known - 1].ack(multiple=True)
+            del self.messages[: self.known]
+        self.known = len(self.messages)
+        kept: Runs = {}
+        for message in self.messages:
+            for name, last in message.payload.items():
+                kept[name] = max(last, kept.get(name, last))
+        return kept
+
+    def _publish(self, runs: Runs) -> str:
+        mark = str(uuid.uuid4())
+        Producer(self.channel).publish(runs, routing_key=self.queue.name, correlation_id=mark)
+        return mark
+
+
 class ReliableCelery(app.ReliableCelery):
     """A Celery app on RabbitMQ.
 
@@ -141,6 +187,7 @@ class ReliableCelery(app.ReliableCelery):
 
     schemes = ("amqp", "amqps", "pyamqp")
     consumer_cls = RabbitMQConsumer
+    lease_cls = RabbitMQLease
     control_cls = ReliableControl
     queue_arguments = {"x-queue-type": QUORUM}  # noqa: RUF012  # declared in the base class
 

@@ -1,6 +1,8 @@
 """The app for Redis as the broker."""
 
+import json
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +12,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from . import app, redis_transport
 from .app import Refusal
+from .beat import Lease, Runs
 from .checks import split_urls
 from .revoked import MOST, REVOKED_FOR
 from .worker import ReliableConsumer
@@ -18,6 +21,16 @@ redis_transport.install()
 
 # Seconds between two attempts to connect.
 LONGEST_PAUSE = 5
+
+# KEYS: the lease, and the last runs. ARGV: who asks; for how many milliseconds; its last runs.
+# Answers with the runs that are kept, or with nothing if the lease is another's.
+KEEP = """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return false end
+if holder then redis.call('SET', KEYS[2], ARGV[3]) end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return redis.call('GET', KEYS[2]) or '{}'
+"""
 
 
 class RedisConsumer(ReliableConsumer):
@@ -38,10 +51,36 @@ class RedisConsumer(ReliableConsumer):
         return super().ensure_connected(conn)
 
 
+class RedisLease(Lease):
+    """Beat's lease: a key that expires, beside one with the last runs."""
+
+    # Milliseconds; beat renews it several times in this time.
+    duration = 15_000
+
+    def __init__(self, app: Any) -> None:
+        """Prepare the lease of an ``app``, under a name of its own."""
+        super().__init__(app)
+        self.holder = str(uuid.uuid4())
+
+    def exchange(self, runs: Runs) -> Runs | None:
+        """Keep the lease and the ``runs``; return what is kept, or None if another one leads."""
+        key = f"{self.channel.global_keyprefix}{self.app.main}.beat"
+        arguments = (f"{key}.lease", f"{key}.runs", self.holder, self.duration, json.dumps(runs))
+        with self.channel.conn_or_acquire() as client:
+            kept = client.execute_command("eval", KEEP, 2, *arguments)
+        return None if kept is None else json.loads(kept)
+
+    def end(self, runs: Runs) -> None:
+        """Let the lease expire at once."""
+        self.duration = 1
+        super().end(runs)
+
+
 class ReliableCelery(app.ReliableCelery):
     """A Celery app on Redis: it loses no message, and delays wait in the server."""
 
     consumer_cls = RedisConsumer
+    lease_cls = RedisLease
     schemes = ("redis", "rediss", "redis+socket", "sentinel")
 
     def wrong_settings(self) -> Iterator[tuple[str, str]]:
