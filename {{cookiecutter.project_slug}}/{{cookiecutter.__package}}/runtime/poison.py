@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 from celery.app.task import Context
@@ -19,11 +18,11 @@ from celery.bootsteps import StartStopStep
 from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu import Connection, Queue
+from kombu import Queue
 
 from .app import ReliableCelery
 from .letters import Letter, known_of, post
-from .worker import message_buried
+from .worker import Errands, Line, message_buried
 
 # Seconds. A count outlives any queue; it is removed when the task ends, however it ends.
 STARTS_EXPIRE = 7 * 24 * 3600.0
@@ -48,32 +47,6 @@ def install(app: ReliableCelery) -> None:
     app.steps["consumer"].add(Guard)
 
 
-class Errands(threading.Thread):
-    """Does slow calls one after the other, off the worker's loop."""
-
-    def __init__(self, name: str) -> None:
-        """Start with the first call; as a daemon, it keeps no worker from leaving."""
-        super().__init__(name=name, daemon=True)
-        self.calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], Any]] = SimpleQueue()
-
-    def do(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Return the future outcome of a call."""
-        future: Future[Any] = Future()
-        self.calls.put((future, call, args))
-        if not self.is_alive():
-            self.start()
-        return future
-
-    def run(self) -> None:
-        """Do the calls as they come."""
-        while True:
-            future, call, args = self.calls.get()
-            try:
-                future.set_result(call(*args))
-            except Exception as error:  # noqa: BLE001  # raised where the result is asked for
-                future.set_exception(error)
-
-
 class Ledger:
     """What the guard keeps in the broker, on one connection: counts of starts, and dead letters.
 
@@ -84,7 +57,7 @@ class Ledger:
     def __init__(self, app: ReliableCelery) -> None:
         """Keep them in the broker of ``app``."""
         self.app = app
-        self.connection: Connection | None = None
+        self._do = Line(app.patient_connection).do
 
     def starts(self, task_id: str) -> int:
         """Return how often a redelivered task was started: once, if that was not counted."""
@@ -124,17 +97,6 @@ class Ledger:
         name = f"{self.app.main}.starts.{task_id}"
         arguments = self.app.queue_arguments
         return Queue(name, expires=STARTS_EXPIRE, queue_arguments=arguments)(channel)
-
-    def _do(self, call: Callable[[Any], Any]) -> Any:
-        connection = self.connection or self.app.patient_connection()
-        self.connection = None
-        try:
-            outcome = call(connection.ensure_connection(max_retries=1).default_channel)
-        except BaseException:
-            connection.collect()
-            raise
-        self.connection = connection
-        return outcome
 
 
 class Guard(StartStopStep):

@@ -26,7 +26,7 @@ from .app import Refusal
 from .checks import EX_CONFIG
 from .rabbitmq_transport import PATIENCE
 from .revoked import MOST, REVOKED_FOR, Control
-from .worker import ReliableConsumer
+from .worker import Line, ReliableConsumer
 
 rabbitmq_transport.install()
 
@@ -90,11 +90,32 @@ class RabbitMQConsumer(ReliableConsumer):
             for step in Consumer.Blueprint.default_steps
         ]
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create a consumer with the arguments of Celery's own."""
+        super().__init__(*args, **options)
+        self.line = Line(self.app.connection_for_read)
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect; if a task took longer than RabbitMQ waits for its end, name the setting."""
         if match := OUTLASTED.search(str(exc)):
             self.take_back(int(match[1]) / 1000)
+        if self.event_dispatcher and self.event_dispatcher.connection:
+            self.event_dispatcher.connection.collect()  # a node that hangs says no goodbye
         super().on_connection_error_after_connected(exc)
+
+    def ask(self) -> None:
+        """Ask the queue of this worker for a message: only its leader can answer.
+
+        RabbitMQ answers all else without one.
+        """
+
+        def get(channel: Any) -> None:
+            queue = self.app.control.mailbox.get_queue(self.hostname)
+            if message := queue(channel).get():
+                message.requeue()
+
+        if self.app.conf.worker_enable_remote_control:  # else there is no such queue
+            self.line.do(get)
 
     def take_back(self, timeout: float) -> None:
         """Log and count the tasks that are ended because of RabbitMQ's `consumer_timeout`."""

@@ -1,4 +1,7 @@
-"""kombu's transport for RabbitMQ, on which nothing waits long while RabbitMQ blocks publishers.
+"""kombu's transport for RabbitMQ, on which nothing waits long for what does not answer.
+
+A connection is made to the first address that answers, and all others of the process avoid those
+that did not.
 
 RabbitMQ blocks them while it is out of memory or disk: it reads nothing more from a connection that
 has published a message, and takes that message when it blocks no longer. So a message that was
@@ -13,11 +16,14 @@ from typing import Any
 
 from amqp.exceptions import AMQPError, IrrecoverableConnectionError, MessageNacked
 from kombu.exceptions import OperationalError
+from kombu.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
 PATIENCE = 4.0  # seconds
-ELECTION = 8.0  # seconds in which the nodes of a queue elect its leader
+ELECTION = 20.0  # seconds in which the nodes of a queue elect its leader
 TRANSIENT = 1  # the delivery mode of messages that RabbitMQ does not keep on disk
+
+logger = get_logger(__name__)
 
 
 class BlockedError(OperationalError, IrrecoverableConnectionError):
@@ -27,6 +33,14 @@ class BlockedError(OperationalError, IrrecoverableConnectionError):
         """Say why; pickle calls it with arguments."""
         super().__init__("RabbitMQ blocks publishers: out of memory or disk")
         self.args = (self.reply_text,)
+
+
+class RefusedError(OperationalError, IrrecoverableConnectionError):
+    """RabbitMQ has refused a message again and again. kombu does not try again."""
+
+
+class UnconfirmedError(OperationalError, TimeoutError):
+    """RabbitMQ does not say whether it has a message. kombu tries again, at the next address."""
 
 
 class Channel(pyamqp.Channel):
@@ -41,8 +55,8 @@ class Channel(pyamqp.Channel):
     ) -> Any:
         """Publish a message, and return when RabbitMQ has it.
 
-        Raises `BlockedError`. No one waits for an event or a message of remote control, and it is
-        dropped while RabbitMQ blocks.
+        Raises `BlockedError`, `RefusedError` or `UnconfirmedError`. No one waits for an event or a
+        message of remote control, and it is dropped while RabbitMQ blocks.
         """
         if not is_for_control(message, exchange):
             return self._publish(message, exchange, *args, **options)
@@ -64,18 +78,31 @@ class Channel(pyamqp.Channel):
             self.aside = self.connection.channel()
         return self.aside
 
-    def _publish(self, *args: Any, **options: Any) -> Any:
-        self.connection.ask_given_up()
-        while self.unconfirmed:
-            self.connection.drain_events()
+    def _publish(
+        self, message: Any, exchange: str = "", routing_key: str = "", *args: Any, **options: Any
+    ) -> Any:
         end = time.monotonic() + ELECTION
-        while True:
-            try:
-                return super().basic_publish_confirm(*args, **options)
-            except MessageNacked:  # the queue has no leader, until its nodes have elected one
+        try:
+            self.connection.ask_given_up()
+            while self.unconfirmed:
+                self.connection.drain_events()
+            while True:
+                with contextlib.suppress(MessageNacked):
+                    return super().basic_publish_confirm(
+                        message, exchange, routing_key, *args, **options
+                    )
                 if time.monotonic() > end:
-                    raise
-                time.sleep(0.1)
+                    break
+                time.sleep(0.1)  # its nodes may still elect a leader
+        except TimeoutError as error:
+            raise UnconfirmedError(
+                f"RabbitMQ does not confirm what is sent to {routing_key}: the node does not "
+                "answer, or most nodes of the queue are away"
+            ) from error
+        raise RefusedError(
+            f"RabbitMQ refuses what is sent to {routing_key}: the queue is full, or has no leader "
+            "since most of its nodes are away"
+        )
 
     def _basic_publish(self, *args: Any, **options: Any) -> Any:
         sent = super()._basic_publish(*args, **options)  # type: ignore[misc]
@@ -123,13 +150,20 @@ class Connection(pyamqp.Connection):
             self.patience = before
 
     def drain_events(self, timeout: float | None = None) -> Any:
-        """Read what RabbitMQ sends; raise `BlockedError` if it says nothing because it blocks."""
-        if timeout is not None or not self.blocked:
+        """Read what RabbitMQ sends.
+
+        Without a ``timeout``, an answer is due: raise `BlockedError` if there is none because
+        RabbitMQ blocks, and give the connection up if there is none at all.
+        """
+        if timeout is not None:
             return super().drain_events(timeout)
         try:
-            return super().drain_events(self.patience)
+            return super().drain_events(self.patience if self.blocked else None)
         except TimeoutError:
-            raise BlockedError from None
+            if self.blocked:
+                raise BlockedError from None
+            self.collect()  # else, whoever closes it waits again
+            raise
 
     def close(self, *args: Any, **options: Any) -> None:
         """Close the connection; while RabbitMQ blocks it, keep it."""
@@ -165,18 +199,50 @@ class Connection(pyamqp.Connection):
 
 
 GIVEN_UP: list[Connection] = []
+FAILED: dict[str, float] = {}  # addresses, and when they could not be reached
 
 
 class Transport(pyamqp.Transport):
-    """The transport for `amqp://`."""
+    """The transport for `amqp://`: all addresses are those of one cluster."""
 
     Connection = Connection
 
+    def establish_connection(self) -> Any:
+        """Return a connection to the first address that answers, those that failed before last.
 
-class SSLTransport(pyamqp.SSLTransport):
+        All but the last share the time that a single one would have.
+        """
+        client = self.client
+        limit = client.transport_options.get("connect_timeout", client.connect_timeout)
+        *others, last = sorted(client.alt, key=lambda each: FAILED.get(each, 0)) or [None]
+        for address in others:
+            try:
+                return self._connect(client, address, limit and limit / len(others))
+            except self.connection_errors as error:
+                logger.warning("%s cannot be reached: %s", client.host, error)
+        return self._connect(client, last, limit)
+
+    def _connect(self, client: Any, address: str | None, limit: float | None) -> Any:
+        if address:
+            client.switch(address)
+            self.client = client  # it has let go of its transport
+        # A certificate is for the name of its own server.
+        name, tls, options = client.hostname, client.ssl, client.transport_options
+        if isinstance(tls, dict):
+            client.ssl = {**tls, "server_hostname": tls.get("server_hostname") or name}
+        client.transport_options = {**options, "connect_timeout": limit}
+        try:
+            return super().establish_connection()
+        except self.connection_errors:
+            if address:
+                FAILED[address] = time.monotonic()
+            raise
+        finally:
+            client.hostname, client.ssl, client.transport_options = name, tls, options
+
+
+class SSLTransport(Transport, pyamqp.SSLTransport):
     """The transport for `amqps://`."""
-
-    Connection = Connection
 
 
 def is_for_control(message: Any, exchange: str) -> bool:
