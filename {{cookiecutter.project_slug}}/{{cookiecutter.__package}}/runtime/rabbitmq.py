@@ -104,18 +104,18 @@ class RabbitMQConsumer(ReliableConsumer):
         super().on_connection_error_after_connected(exc)
 
     def ask(self) -> None:
-        """Ask the queue of this worker for a message: only its leader can answer.
+        """Purge a queue that is always empty: that takes most of its nodes, as a delivery does.
 
-        RabbitMQ answers all else without one.
+        For all else that leaves no trace, RabbitMQ needs only one.
         """
 
-        def get(channel: Any) -> None:
-            queue = self.app.control.mailbox.get_queue(self.hostname)
-            if message := queue(channel).get():
-                message.requeue()
+        def purge(channel: Any) -> None:
+            name = f"{self.app.main}.alive"
+            queue = Queue(name, queue_arguments=self.app.queue_arguments, expires=DAY)(channel)
+            queue.queue_declare()
+            queue.purge()
 
-        if self.app.conf.worker_enable_remote_control:  # else there is no such queue
-            self.line.do(get)
+        self.line.do(purge)
 
     def take_back(self, timeout: float) -> None:
         """Log and count the tasks that are ended because of RabbitMQ's `consumer_timeout`."""
@@ -280,8 +280,9 @@ class ReliableCelery(app.ReliableCelery):
     def keep_revoked(self, entries: list[str]) -> None:
         """Keep what was revoked, as one message of a stream."""
         stream = self.revoked_stream
-        with self.producer_or_acquire() as producer:
-            producer.publish(
+        # No connection of the pool: it may lead to a node that hangs.
+        with self.connection_for_write() as connection:
+            self.amqp.Producer(connection).publish(
                 json.dumps(entries),
                 exchange="",
                 routing_key=stream.name,
