@@ -42,7 +42,9 @@ class Node:
 
     def start(self) -> None:
         """Start it; return before it is ready."""
-        self.process = self.server.spawn(str(self.commands / "rabbitmq-server"))
+        with (self.server.directory / "output").open("ab") as output:
+            command = str(self.commands / "rabbitmq-server")
+            self.process = self.server.spawn(command, output=output)
 
     def ready(self) -> bool:
         """Tell whether it lets clients in."""
@@ -154,7 +156,7 @@ class Cluster:
         """Return what RabbitMQ tells of each queue."""
         columns = ("name", "messages", "leader", "members", "online")
         listed = self.ask("list_queues", *columns, "--formatter", "json")
-        queues = json.loads(listed[listed.index("[") :])
+        queues: list[dict[str, Any]] = json.loads(listed[listed.index("[") :])
         for queue in queues:
             for column in ("members", "online"):
                 # A classic queue has none.

@@ -82,6 +82,8 @@ class OneBroker(DelayedDelivery):
 class RabbitMQConsumer(ReliableConsumer):
     """The part of a worker that reads from RabbitMQ."""
 
+    event_dispatcher: Any
+
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc,valid-type]
         """Its steps: those of Celery, with our own preparation of delayed delivery."""
 

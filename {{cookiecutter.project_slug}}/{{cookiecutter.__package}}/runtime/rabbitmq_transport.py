@@ -14,29 +14,35 @@ import os
 import time
 from typing import Any
 
-from amqp.exceptions import AMQPError, IrrecoverableConnectionError, MessageNacked
+from amqp.exceptions import (
+    AMQPError,
+    InternalError,
+    IrrecoverableConnectionError,
+    MessageNacked,
+)
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
 from kombu.transport import TRANSPORT_ALIASES, pyamqp
 
 PATIENCE = 4.0  # seconds
 ELECTION = 20.0  # seconds in which the nodes of a queue elect its leader
+BLOCKED = "RabbitMQ blocks publishers: out of memory or disk"
 TRANSIENT = 1  # the delivery mode of messages that RabbitMQ does not keep on disk
 
 logger = get_logger(__name__)
 
 
-class BlockedError(OperationalError, IrrecoverableConnectionError):
-    """RabbitMQ takes no messages at the moment. kombu does not try again."""
-
-    def __init__(self, *_: Any) -> None:
-        """Say why; pickle calls it with arguments."""
-        super().__init__("RabbitMQ blocks publishers: out of memory or disk")
-        self.args = (self.reply_text,)
-
-
 class RefusedError(OperationalError, IrrecoverableConnectionError):
-    """RabbitMQ has refused a message again and again. kombu does not try again."""
+    """RabbitMQ does not take a message. kombu does not try again."""
+
+    def __init__(self, text: str) -> None:
+        """Say why."""
+        super().__init__(text)
+        self.args = (text,)
+
+
+class BlockedError(RefusedError):
+    """RabbitMQ takes no messages at all at the moment."""
 
 
 class UnconfirmedError(OperationalError, TimeoutError):
@@ -161,7 +167,7 @@ class Connection(pyamqp.Connection):
             return super().drain_events(self.patience if self.blocked else None)
         except TimeoutError:
             if self.blocked:
-                raise BlockedError from None
+                raise BlockedError(BLOCKED) from None
             self.collect()  # else, whoever closes it waits again
             raise
 
@@ -206,6 +212,12 @@ class Transport(pyamqp.Transport):
     """The transport for `amqp://`: all addresses are those of one cluster."""
 
     Connection = Connection
+    client: Any
+    # A node that starts or stops ends connections with an INTERNAL_ERROR.
+    recoverable_connection_errors = (
+        *pyamqp.Transport.recoverable_connection_errors,
+        InternalError,
+    )
 
     def establish_connection(self) -> Any:
         """Return a connection to the first address that answers, those that failed before last.
