@@ -56,8 +56,8 @@ def test_a_broker_grows_to_three_nodes_and_workers_and_senders_go_on_without_one
         one.kill()
         lab.progress(20)
         name = lab.worker().command[-1]
-        assert f"{name}@" in lab.service.run(*celery, "status").stdout
-        assert f"{name}@" in lab.service.run(*celery, "inspect", "active").stdout
+        assert f"celery@{name}" in lab.service.run(*celery, "status").stdout
+        assert f"celery@{name}" in lab.service.run(*celery, "inspect", "active").stdout
         lab.service.run(*celery, "control", "revoke", "somebody")
         assert lab.workers.pop().stop() == 0
         assert [error for *_, error in lab.calls() if error] == []

@@ -19,6 +19,7 @@ from amqp.exceptions import (
     InternalError,
     IrrecoverableConnectionError,
     MessageNacked,
+    RecoverableConnectionError,
 )
 from kombu.exceptions import OperationalError
 from kombu.log import get_logger
@@ -27,6 +28,7 @@ from kombu.transport import TRANSPORT_ALIASES, pyamqp
 PATIENCE = 4.0  # seconds
 ELECTION = 20.0  # seconds in which the nodes of a queue elect its leader
 BLOCKED = "RabbitMQ blocks publishers: out of memory or disk"
+NOTICED = 90.0  # seconds in which RabbitMQ takes a node that hangs for lost: 60 by default
 TRANSIENT = 1  # the delivery mode of messages that RabbitMQ does not keep on disk
 
 logger = get_logger(__name__)
@@ -64,22 +66,50 @@ class Channel(pyamqp.Channel):
         Raises `BlockedError`, `RefusedError` or `UnconfirmedError`. No one waits for an event or a
         message of remote control, and it is dropped while RabbitMQ blocks.
         """
+        if not self.connection:
+            raise RecoverableConnectionError("the connection to RabbitMQ is lost")
         if not is_for_control(message, exchange):
             return self._publish(message, exchange, *args, **options)
         if not self.connection.blocked:
-            self._for_control().publish_unconfirmed(message, exchange, *args, **options)
+            # RabbitMQ refuses what all workers get while the queue of one of them is on a node that
+            # is away, and kombu would send that again without end.
+            self._aside().publish_unconfirmed(message, exchange, *args, **options)
+        return None
+
+    def queue_bind(self, *args: Any, **options: Any) -> Any:
+        """Bind a queue to an exchange."""
+        return self._bind(super().queue_bind, *args, **options)
+
+    def exchange_bind(self, *args: Any, **options: Any) -> Any:
+        """Bind an exchange to another one."""
+        return self._bind(super().exchange_bind, *args, **options)
+
+    def _bind(self, bind: Any, *args: Any, **options: Any) -> Any:
+        """Make a binding; do not wait for one that was made before, while a node hangs.
+
+        RabbitMQ does all else meanwhile, but makes no binding until it takes the node for lost.
+        """
+        binding = (bind.__name__, self.connection.virtual_host, *map(str, (args, options)))
+        if binding not in BOUND:
+            bound = bind(*args, **options)
+            BOUND.add(binding)
+            return bound
+        if time.monotonic() > BINDABLE["from"]:
+            aside = self._aside()
+            try:
+                with self.connection.patient(PATIENCE):
+                    return bind.__func__(aside, *args, **options)
+            except TimeoutError:
+                self.aside = None  # that channel waits on
+                BINDABLE["from"] = time.monotonic() + NOTICED
         return None
 
     def publish_unconfirmed(self, *args: Any, **options: Any) -> None:
         """Publish a message that may get lost."""
         self._basic_publish(*args, **options)
 
-    def _for_control(self) -> Any:
-        """Return a channel without confirms.
-
-        RabbitMQ refuses what all workers get while the queue of one of them is on a node that is
-        away, and kombu would send that again without end.
-        """
+    def _aside(self) -> Any:
+        """Return a second channel, without confirms."""
         if not (self.aside and self.aside.is_open):
             self.aside = self.connection.channel()
         return self.aside
@@ -143,17 +173,19 @@ class Connection(pyamqp.Connection):
         """Connect with the arguments of `amqp.Connection`."""
         super().__init__(*args, **options)
         self.patience = patience
+        self.limit: float | None = None  # seconds for an answer, if not `read_timeout`
         self.blocked = False
         self.process = os.getpid()
 
     @contextlib.contextmanager
     def patient(self, seconds: float) -> Any:
         """Wait so many seconds."""
-        before, self.patience = self.patience, seconds
+        before = self.patience, self.limit
+        self.patience = self.limit = seconds
         try:
             yield
         finally:
-            self.patience = before
+            self.patience, self.limit = before
 
     def drain_events(self, timeout: float | None = None) -> Any:
         """Read what RabbitMQ sends.
@@ -164,12 +196,13 @@ class Connection(pyamqp.Connection):
         if timeout is not None:
             return super().drain_events(timeout)
         try:
-            return super().drain_events(self.patience if self.blocked else None)
+            return super().drain_events(self.patience if self.blocked else self.limit)
         except TimeoutError:
             if self.blocked:
                 raise BlockedError(BLOCKED) from None
-            self.collect()  # else, whoever closes it waits again
-            raise
+            if not self.limit:
+                self.collect()  # else, whoever closes it waits again
+            raise TimeoutError(f"RabbitMQ at {self.host} does not answer") from None
 
     def close(self, *args: Any, **options: Any) -> None:
         """Close the connection; while RabbitMQ blocks it, keep it."""
@@ -205,6 +238,8 @@ class Connection(pyamqp.Connection):
 
 
 GIVEN_UP: list[Connection] = []
+BOUND: set[tuple[str, ...]] = set()  # the bindings that this process has made
+BINDABLE = {"from": 0.0}  # when those are made again
 FAILED: dict[str, float] = {}  # addresses, and when they could not be reached
 
 
