@@ -36,7 +36,10 @@ class Node:
         self.commands = commands
         self.server = servers.RabbitMQ(commands, directory, lasting_port(), (lasting_port(), epmd))
         self.port = self.server.port
-        self.name = self.server.environment["RABBITMQ_NODENAME"]
+        environment = self.server.environment
+        self.name = environment["RABBITMQ_NODENAME"]
+        # New nodes get what coordinates the streams within seconds, not within minutes.
+        environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] += " -rabbit stream_tick_interval 1000"
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -167,6 +170,11 @@ class Cluster:
         """Return how many messages are in a queue, delivered or not."""
         found = [queue["messages"] for queue in self.queues() if queue["name"] == name]
         return int(found[0] or 0) if found else 0
+
+    def coordinators(self) -> int:
+        """Return how many nodes take part in coordinating the streams."""
+        expression = "length(element(2, ra:members({rabbit_stream_coordinator, node()})))."
+        return int(self.ask("eval", expression))
 
     def ask(self, *words: str) -> str:
         """Run a command of rabbitmqctl on a node that answers."""

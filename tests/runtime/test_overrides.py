@@ -265,6 +265,11 @@ TABLE: dict[str, list[Row]] = {
         Row(CONSUMER + "Blueprint", ATTRIBUTE, "with our preparation of delayed delivery"),
         Row(CONSUMER + "Blueprint.default_steps", ATTRIBUTE, "as said"),
         Row(
+            "celery.worker.consumer.delayed_delivery:DelayedDelivery.start",
+            "self, c",
+            "once for each process",
+        ),
+        Row(
             "celery.worker.consumer.delayed_delivery:DelayedDelivery._validate_broker_urls",
             "self, broker_urls",
             "the addresses at which it prepares, one after the other",
@@ -334,8 +339,23 @@ TABLE: dict[str, list[Row]] = {
             "not while RabbitMQ blocks: it would not answer",
         ),
         Row(AMQP + "channel:Channel.collect", "self", "no confirm is due any more"),
+        Row(
+            AMQP + "channel:Channel.exchange_bind",
+            "self, destination, source=, routing_key=, nowait=, arguments=, argsig=",
+            "does not wait while a node hangs",
+        ),
+        Row(
+            AMQP + "channel:Channel.queue_bind",
+            "self, queue, exchange=, routing_key=, nowait=, arguments=, argsig=",
+            "does not wait while a node hangs",
+        ),
         Row("kombu.transport.pyamqp:Connection.Channel", ATTRIBUTE, "our channels"),
         Row("kombu.transport.pyamqp:Transport.Connection", ATTRIBUTE, "our connections"),
+        Row(
+            "kombu.transport.pyamqp:Transport.recoverable_connection_errors",
+            ATTRIBUTE,
+            "with that of a node that stops",
+        ),
         Row(
             "kombu.transport.pyamqp:Transport.establish_connection",
             "self",
@@ -457,6 +477,7 @@ TABLE: dict[str, list[Row]] = {
         Row(CHANNEL + "unacked_restore_interval", ATTRIBUTE, "how often"),
     ],
     "revoked": [
+        Row(STEP + "__init__", "self, parent, **kwargs", "has a thread"),
         Row(
             "celery.app.control:Control.broadcast",
             "self, command, arguments=, destination=, connection=, reply=, timeout=, limit=, "

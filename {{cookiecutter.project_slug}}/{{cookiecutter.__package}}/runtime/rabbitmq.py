@@ -17,8 +17,10 @@ from kombu.compression import compress
 from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox
 from kombu.transport.native_delayed_delivery import (
+    MAX_LEVEL,
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
+    level_name,
 )
 
 from . import app, rabbitmq_transport
@@ -74,6 +76,23 @@ class OneBroker(DelayedDelivery):
 
     Celery prepares it at each address, and waits for those that do not answer.
     """
+
+    prepared = False
+
+    def start(self, c: Any) -> None:
+        """Start with the connection; to repeat it takes long while a node hangs."""
+        if not (self.prepared and self.kept(c)):
+            super().start(c)
+        self.prepared = True
+
+    def kept(self, c: Any) -> bool:
+        """Tell whether RabbitMQ still has the first of its exchanges, and so all."""
+        try:
+            with c.connection.channel() as channel:
+                channel.exchange_declare(level_name(MAX_LEVEL), "topic", passive=True)
+        except c.channel_errors:
+            return False
+        return True
 
     def _validate_broker_urls(self, broker_urls: Any) -> set[str]:
         return {broker_urls if isinstance(broker_urls, str) else ";".join(broker_urls)}

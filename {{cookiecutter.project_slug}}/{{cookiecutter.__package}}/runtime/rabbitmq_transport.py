@@ -56,6 +56,7 @@ class Channel(pyamqp.Channel):
 
     connection: Any
     aside: Any = None
+    successor: Any = None
     unconfirmed = False
 
     def basic_publish_confirm(
@@ -118,18 +119,23 @@ class Channel(pyamqp.Channel):
         self, message: Any, exchange: str = "", routing_key: str = "", *args: Any, **options: Any
     ) -> Any:
         end = time.monotonic() + ELECTION
+        channel = self.successor or self
         try:
             self.connection.ask_given_up()
-            while self.unconfirmed:
+            while channel.unconfirmed:
                 self.connection.drain_events()
             while True:
                 with contextlib.suppress(MessageNacked):
-                    return super().basic_publish_confirm(
-                        message, exchange, routing_key, *args, **options
+                    return pyamqp.Channel.basic_publish_confirm(
+                        channel, message, exchange, routing_key, *args, **options
                     )
                 if time.monotonic() > end:
                     break
-                time.sleep(0.1)  # its nodes may still elect a leader
+                time.sleep(0.2)  # the queue's nodes may still elect a leader
+                if channel is not self:
+                    channel.close()
+                # To RabbitMQ, a channel can keep to the leader that is lost.
+                channel = self.successor = self.connection.channel()
         except TimeoutError as error:
             raise UnconfirmedError(
                 f"RabbitMQ does not confirm what is sent to {routing_key}: the node does not "
