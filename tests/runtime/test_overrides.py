@@ -340,6 +340,12 @@ TABLE: dict[str, list[Row]] = {
         ),
         Row(AMQP + "channel:Channel.collect", "self", "no confirm is due any more"),
         Row(
+            AMQP + "channel:Channel.basic_consume",
+            "self, queue=, consumer_tag=, no_local=, no_ack=, exclusive=, nowait=, callback=, "
+            "arguments=, on_cancel=, argsig=",
+            "does not wait for remote control",
+        ),
+        Row(
             AMQP + "channel:Channel.exchange_bind",
             "self, destination, source=, routing_key=, nowait=, arguments=, argsig=",
             "does not wait while a node hangs",

@@ -77,6 +77,12 @@ class Channel(pyamqp.Channel):
             self._aside().publish_unconfirmed(message, exchange, *args, **options)
         return None
 
+    def basic_consume(self, queue: str = "", *args: Any, **options: Any) -> Any:
+        """Read from a queue; do not wait for that of remote control, whose leader may hang."""
+        if queue.endswith(".pidbox"):
+            options["nowait"] = True
+        return super().basic_consume(queue, *args, **options)
+
     def queue_bind(self, *args: Any, **options: Any) -> Any:
         """Bind a queue to an exchange."""
         return self._bind(super().queue_bind, *args, **options)
