@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests import conftest, faults
@@ -198,13 +199,19 @@ def rolling(lab: Lab) -> None:
 def drained(lab: Lab) -> None:
     """Drain one node after the other, as before its upgrade."""
     for node in lab.cluster.nodes:
-        try:
-            node.run("rabbitmq-upgrade", "drain")
-        except AssertionError:  # 3.10 fails if a connection that it closes has just ended
-            node.run("rabbitmq-upgrade", "drain")
+        # 3.10 fails if a connection that it closes has just ended.
+        lab.cluster.wait(partial(drain, node), "the node is not drained")
         lab.progress(100, 20)
         node.run("rabbitmq-upgrade", "revive")
         lab.progress(20, 20)
+
+
+def drain(node: Node) -> bool:
+    """Drain a node; tell whether that worked."""
+    with contextlib.suppress(AssertionError):
+        node.run("rabbitmq-upgrade", "drain")
+        return True
+    return False
 
 
 def frozen(lab: Lab, seconds: float = 15) -> None:
