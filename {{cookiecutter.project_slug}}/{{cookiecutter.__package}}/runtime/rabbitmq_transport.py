@@ -67,8 +67,7 @@ class Channel(pyamqp.Channel):
         Raises `BlockedError`, `RefusedError` or `UnconfirmedError`. No one waits for an event or a
         message of remote control, and it is dropped while RabbitMQ blocks.
         """
-        if not self.connection:
-            raise RecoverableConnectionError("the connection to RabbitMQ is lost")
+        self._check()
         if not is_for_control(message, exchange):
             return self._publish(message, exchange, *args, **options)
         if not self.connection.blocked:
@@ -96,6 +95,7 @@ class Channel(pyamqp.Channel):
 
         RabbitMQ does all else meanwhile, but makes no binding until it takes the node for lost.
         """
+        self._check()
         binding = (bind.__name__, self.connection.virtual_host, *map(str, (args, options)))
         if binding not in BOUND:
             bound = bind(*args, **options)
@@ -110,6 +110,10 @@ class Channel(pyamqp.Channel):
                 self.aside = None  # that channel waits on
                 BINDABLE["from"] = time.monotonic() + NOTICED
         return None
+
+    def _check(self) -> None:
+        if not self.connection:
+            raise RecoverableConnectionError("the connection to RabbitMQ is lost")
 
     def publish_unconfirmed(self, *args: Any, **options: Any) -> None:
         """Publish a message that may get lost."""
