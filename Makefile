@@ -21,7 +21,7 @@ help:
 	@echo 'make test-faults'
 	@echo '            the tests that kill workers and brokers: some minutes'
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
-	@echo '            into the table of the README'
+	@echo '            into the tables of the README'
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
 	@echo 'make lint   ruff and mypy'
@@ -40,10 +40,11 @@ test-fast: $(UV)
 
 test-faults: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py \
-		tests/test_sentinel_faults.py $(ARGS)
+		tests/test_cluster.py tests/test_sentinel_faults.py $(ARGS)
 
 faults: $(UV)
 	$(UV) run --quiet python -m tests.faults
+	$(UV) run --quiet python -m tests.cluster_faults
 	$(UV) run --quiet python -m tests.sentinel_faults
 
 screenshots: $(UV)

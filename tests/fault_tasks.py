@@ -135,3 +135,35 @@ def send(count: int, seconds: float, poison: str, names: list[str], **options: A
             for name in names:
                 app.send_task(f"fault_tasks.{poison}", (name,), task_id=name)
         work.apply_async((f"t{n}", seconds), task_id=f"t{n}", **options)
+
+
+# --- On a cluster ---
+
+
+@shared_task
+def step(name: str) -> None:
+    """Take a moment, and note when it ends."""
+    time.sleep(0.02)
+    note(str(time.time()), name)
+
+
+def declare() -> None:
+    """Make the queue at the first address."""
+    with app.connection_for_write() as connection:
+        app.amqp.queues[app.conf.task_default_queue](connection.default_channel).declare()
+
+
+def send_steps() -> None:
+    """Send tasks until a file says so; note each call, how long it took, and its error."""
+    number = 0
+    with (DIRECTORY / "calls").open("a", buffering=1) as calls:
+        while not (DIRECTORY / "enough").exists():
+            start = time.time()
+            error = ""
+            try:
+                step.apply_async((f"t{number}",))
+            except Exception as raised:  # noqa: BLE001  # each configuration has its own
+                error = " ".join(repr(raised).split())
+            calls.write(f"t{number} {time.time() - start:.3f} {error}\n")
+            number += 1
+            time.sleep(0.05)

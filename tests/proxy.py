@@ -34,6 +34,7 @@ class Proxy:
         self.upstream = upstream
         self.sent = bytearray()  # by clients
         self.received = bytearray()  # by clients
+        self.accepted = 0  # connections
         self._flowing = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -104,6 +105,7 @@ class Proxy:
                 return
             client.settimeout(None)
             with self._lock:
+                self.accepted += 1
                 self._sockets.add(client)
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 

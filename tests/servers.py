@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 import amqp
 import psutil
@@ -320,10 +320,15 @@ class RabbitMQ:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
-    def spawn(self, *command: str) -> subprocess.Popen[bytes]:
+    def spawn(self, *command: str, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
         """Start one of RabbitMQ's commands in a process group of its own."""
         return subprocess.Popen(
-            command, env=self.environment, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
 
 

@@ -126,6 +126,13 @@ def test_certificates_are_verified_and_secrets_come_from_files(
         assert letters == "0 dead letters\n"
         assert scrape(metrics)["celery_broker_up"] == 1
 
+        if kind == "rabbitmq":  # several addresses: each server has to be the one of its address
+            port = stack.enter_context(listening(upstream, ours.issue_cert("127.0.0.1")))
+            hosts = (f"localhost:{misnamed}", f"127.0.0.1:{port}")
+            several = ";".join(f"{scheme}://{login}{host}{path}" for host in hosts)
+            env = {"CELERY_BROKER_URL": several}
+            assert service.run(python, "-c", SEND, env=env).stdout == "5\n"
+
         # Another authority, and another host: nobody is spoken to, and nobody waits.
         wrong = [
             {"CELERY_CA_CERTS": str(tmp_path / "other.pem")},

@@ -123,6 +123,8 @@ def test_a_value_that_works_is_right(settings: dict[str, Any]) -> None:
         f"redis://:{PASSWORD}@host:port/0",
         f"amqp://user:{PASSWORD}@[host//",
         f"amqp://user:{PASSWORD}@host//;redis://host",
+        f"amqps://user:{PASSWORD}@one//;amqp://user:{PASSWORD}@two//",
+        f"rediss://:{PASSWORD}@one/0;redis://:{PASSWORD}@two/0",
         "localhost",
     ],
 )

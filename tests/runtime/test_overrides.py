@@ -24,7 +24,7 @@ ATTRIBUTE = ""  # the signature of what is no function
 # What Python and Celery's metaclass put into every class.
 GIVEN = {"__annotations__", "__doc__", "__module__", "__qualname__", "name"}
 GIVEN |= {"__static_attributes__", "__firstlineno__", "__abstractmethods__", "__parameters__"}
-GIVEN |= {"__subclasshook__", "_abc_impl", "_is_protocol"}
+GIVEN |= {"__subclasshook__", "__weakref__", "_abc_impl", "_is_protocol"}
 
 
 class Row(NamedTuple):
@@ -315,8 +315,20 @@ TABLE: dict[str, list[Row]] = {
         Row("celery.app.control:Control.Mailbox", ATTRIBUTE, "ours"),
         Row("kombu.pidbox:Mailbox.get_queue", "self, hostname", "a replicated queue"),
         Row("kombu.pidbox:Mailbox.get_reply_queue", "self", "a replicated queue"),
+        Row(
+            CONSUMER + "__init__",
+            "self, on_task_request, init_callback=, hostname=, pool=, app=, timer=, controller=, "
+            "hub=, amqheartbeat=, worker_options=, disable_rate_limits=, initial_prefetch_count=, "
+            "prefetch_multiplier=, **kwargs",
+            "has a connection more",
+        ),
         Row(CONSUMER + "Blueprint", ATTRIBUTE, "with our preparation of delayed delivery"),
         Row(CONSUMER + "Blueprint.default_steps", ATTRIBUTE, "as said"),
+        Row(
+            "celery.worker.consumer.delayed_delivery:DelayedDelivery.start",
+            "self, c",
+            "once for each process",
+        ),
         Row(
             "celery.worker.consumer.delayed_delivery:DelayedDelivery._validate_broker_urls",
             "self, broker_urls",
@@ -387,8 +399,41 @@ TABLE: dict[str, list[Row]] = {
             "not while RabbitMQ blocks: it would not answer",
         ),
         Row(AMQP + "channel:Channel.collect", "self", "no confirm is due any more"),
+        Row(
+            AMQP + "channel:Channel.basic_consume",
+            "self, queue=, consumer_tag=, no_local=, no_ack=, exclusive=, nowait=, callback=, "
+            "arguments=, on_cancel=, argsig=",
+            "does not wait for remote control",
+        ),
+        Row(
+            AMQP + "channel:Channel.exchange_bind",
+            "self, destination, source=, routing_key=, nowait=, arguments=, argsig=",
+            "does not wait while a node hangs",
+        ),
+        Row(
+            AMQP + "channel:Channel.queue_bind",
+            "self, queue, exchange=, routing_key=, nowait=, arguments=, argsig=",
+            "does not wait while a node hangs",
+        ),
         Row("kombu.transport.pyamqp:Connection.Channel", ATTRIBUTE, "our channels"),
         Row("kombu.transport.pyamqp:Transport.Connection", ATTRIBUTE, "our connections"),
+        Row(
+            "kombu.transport.pyamqp:Transport.recoverable_connection_errors",
+            ATTRIBUTE,
+            "with that of a node that stops",
+        ),
+        Row(
+            "kombu.transport.pyamqp:Transport.establish_connection",
+            "self",
+            "tries each address",
+            ("conninfo.ssl['server_hostname'] = conninfo.hostname", "conn.client = self.client"),
+        ),
+        Row(
+            "kombu.connection:Connection.switch",
+            "self, conn_str",
+            "goes to another address, without its transport",
+            ("self.close()", "self._init_params"),
+        ),
         Row(AMQP + "connection:Connection.__init__", CONNECTION_OPTIONS, "adds `patience`"),
         Row(AMQP + "connection:Connection._on_blocked", "self", "notes it"),
         Row(AMQP + "connection:Connection._on_unblocked", "self", "notes it"),
@@ -518,6 +563,7 @@ TABLE: dict[str, list[Row]] = {
         Row(CHANNEL + "unacked_restore_interval", ATTRIBUTE, "how often"),
     ],
     "revoked": [
+        Row(STEP + "__init__", "self, parent, **kwargs", "has a thread"),
         Row(
             "celery.app.control:Control.broadcast",
             "self, command, arguments=, destination=, connection=, reply=, timeout=, limit=, "

@@ -9,7 +9,7 @@ import pytest
 from celery import signals, states
 from celery.exceptions import NotRegistered
 
-from runtime import poison
+from runtime import poison, worker
 from runtime.letters import HEADER
 from runtime.worker import message_buried
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
@@ -57,7 +57,7 @@ def test_starts_are_counted_in_the_broker_and_forgotten(app: Any) -> None:
 
 
 def test_slow_calls_are_done_in_their_order_and_their_errors_kept() -> None:
-    errands, done = poison.Errands("errands"), list[int]()
+    errands, done = worker.Errands("errands"), list[int]()
     futures = [errands.do(done.append, number) for number in range(5)]
     failed = errands.do(int, "no number")
     assert errands.do(int, "7").result(DEADLINE) == 7

@@ -10,9 +10,6 @@ import ssl
 import sys
 from datetime import timedelta
 from typing import Any
-#% if cookiecutter.broker == "rabbitmq"
-from urllib.parse import urlsplit
-#% endif
 
 from celery.schedules import crontab
 from environs import FileAwareEnv

@@ -9,9 +9,6 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-#% if cookiecutter.broker == "rabbitmq"
-from urllib.parse import urlsplit
-#% endif
 
 import dj_database_url
 from celery.schedules import crontab

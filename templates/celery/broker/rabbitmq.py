@@ -6,11 +6,8 @@ broker_heartbeat = 20
 # Certificates are verified wherever TLS is used; without this, Celery checks none of a broker.
 _ca_certs = env.str("CELERY_CA_CERTS", None)
 broker_use_ssl = (
-    {
-        "cert_reqs": ssl.CERT_REQUIRED,
-        "ca_certs": _ca_certs,
-        "server_hostname": urlsplit(broker_url).hostname,
-    }
+    # Each server has to have a certificate for its own name.
+    {"cert_reqs": ssl.CERT_REQUIRED, "ca_certs": _ca_certs, "server_hostname": None}
     if broker_url.startswith("amqps:")
     else None
 )

@@ -10,7 +10,8 @@ say in the configuration or in a subclass of your own. They know nothing of your
 `redis` or `rabbitmq`
     The app on this broker: import `ReliableCelery` from here.
 `rabbitmq_transport`, on RabbitMQ
-    Nothing waits long while RabbitMQ blocks publishers, and remote control never does.
+    A connection is made to the first address that answers. Nothing waits long while RabbitMQ blocks
+    publishers or a queue has no leader, and remote control never does.
 `redis_transport`, `delayed`, on Redis
     A message is recorded in the step that takes it, so none is lost; tasks with a delay wait in
     Redis. `python -m <package>.runtime.delayed` lists them.

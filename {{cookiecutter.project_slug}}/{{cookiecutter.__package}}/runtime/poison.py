@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from queue import SimpleQueue
 from typing import Any
 
 from celery.app.task import Context
@@ -20,11 +19,11 @@ from celery.bootsteps import StartStopStep
 from celery.exceptions import NotRegistered
 from celery.utils.log import get_logger
 from celery.worker import state
-from kombu import Connection, Queue
+from kombu import Queue
 
 from .app import BrokerFullError, ReliableCelery
 from .letters import Letter, known_of, post
-from .worker import message_buried
+from .worker import Errands, Line, message_buried
 
 # Seconds. A count outlives any queue; it is removed when the task ends, however it ends.
 STARTS_EXPIRE = 7 * 24 * 3600.0
@@ -50,32 +49,6 @@ def install(app: ReliableCelery) -> None:
     app.steps["consumer"].add(Guard)
 
 
-class Errands(threading.Thread):
-    """Does slow calls one after the other, off the worker's loop."""
-
-    def __init__(self, name: str) -> None:
-        """Start with the first call; as a daemon, it keeps no worker from leaving."""
-        super().__init__(name=name, daemon=True)
-        self.calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], Any]] = SimpleQueue()
-
-    def do(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Return the future outcome of a call."""
-        future: Future[Any] = Future()
-        self.calls.put((future, call, args))
-        if not self.is_alive():
-            self.start()
-        return future
-
-    def run(self) -> None:
-        """Do the calls as they come."""
-        while True:
-            future, call, args = self.calls.get()
-            try:
-                future.set_result(call(*args))
-            except Exception as error:  # noqa: BLE001  # raised where the result is asked for
-                future.set_exception(error)
-
-
 class Ledger:
     """What the guard keeps in the broker, on a connection: counts of starts, or dead letters.
 
@@ -85,8 +58,8 @@ class Ledger:
 
     def __init__(self, app: ReliableCelery, connect: Callable[[], Any] | None = None) -> None:
         """Keep them in the broker of ``app``, on a connection that ``connect`` returns."""
-        self.app, self.connect = app, connect or app.connection_for_write
-        self.connection: Connection | None = None
+        self.app = app
+        self._do = Line(connect or app.connection_for_write).do
 
     def starts(self, task_id: str) -> int:
         """Return how often a redelivered task was started: once, if that was not counted."""
@@ -131,17 +104,6 @@ class Ledger:
         queue = self._count(channel, task_id)
         queue.queue_declare()
         return self.app.queue_length(channel.connection.client, queue.name)
-
-    def _do(self, call: Callable[[Any], Any]) -> Any:
-        connection = self.connection or self.connect()
-        self.connection = None
-        try:
-            outcome = call(connection.ensure_connection(max_retries=1).default_channel)
-        except BaseException:
-            connection.collect()
-            raise
-        self.connection = connection
-        return outcome
 
 
 class Guard(StartStopStep):

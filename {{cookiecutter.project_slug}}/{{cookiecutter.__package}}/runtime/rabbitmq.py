@@ -18,8 +18,10 @@ from kombu.compression import compress
 from kombu.exceptions import OperationalError
 from kombu.pidbox import Mailbox
 from kombu.transport.native_delayed_delivery import (
+    MAX_LEVEL,
     bind_queue_to_native_delayed_delivery_exchange,
     declare_native_delayed_delivery_exchanges_and_queues,
+    level_name,
 )
 
 from . import app, rabbitmq_transport
@@ -28,7 +30,7 @@ from .beat import Lease, Runs
 from .checks import EX_CONFIG
 from .rabbitmq_transport import PATIENCE
 from .revoked import MOST, REVOKED_FOR, Control
-from .worker import ReliableConsumer
+from .worker import Line, ReliableConsumer
 
 rabbitmq_transport.install()
 
@@ -93,12 +95,31 @@ class OneBroker(DelayedDelivery):
     Celery prepares it at each address, and waits for those that do not answer.
     """
 
+    prepared = False
+
+    def start(self, c: Any) -> None:
+        """Start with the connection; to repeat it takes long while a node hangs."""
+        if not (self.prepared and self.kept(c)):
+            super().start(c)
+        self.prepared = True
+
+    def kept(self, c: Any) -> bool:
+        """Tell whether RabbitMQ still has the first of its exchanges, and so all."""
+        try:
+            with c.connection.channel() as channel:
+                channel.exchange_declare(level_name(MAX_LEVEL), "topic", passive=True)
+        except c.channel_errors:
+            return False
+        return True
+
     def _validate_broker_urls(self, broker_urls: Any) -> set[str]:
         return {broker_urls if isinstance(broker_urls, str) else ";".join(broker_urls)}
 
 
 class RabbitMQConsumer(ReliableConsumer):
     """The part of a worker that reads from RabbitMQ."""
+
+    event_dispatcher: Any
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc,valid-type]
         """Its steps: those of Celery, with our own preparation of delayed delivery."""
@@ -108,11 +129,36 @@ class RabbitMQConsumer(ReliableConsumer):
             for step in Consumer.Blueprint.default_steps
         ]
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create a consumer with the arguments of Celery's own.
+
+        It does not talk with other workers: what is revoked it knows from the broker, and the
+        queues for it cannot be made while a node hangs.
+        """
+        super().__init__(*args, **options, without_mingle=True, without_gossip=True)
+        self.line = Line(self.app.connection_for_read)
+
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect; if a task took longer than RabbitMQ waits for its end, name the setting."""
         if match := OUTLASTED.search(str(exc)):
             self.take_back(int(match[1]) / 1000)
+        if self.event_dispatcher and self.event_dispatcher.connection:
+            self.event_dispatcher.connection.collect()  # a node that hangs says no goodbye
         super().on_connection_error_after_connected(exc)
+
+    def ask(self) -> None:
+        """Purge a queue that is always empty: that takes most of its nodes, as a delivery does.
+
+        For all else that leaves no trace, RabbitMQ needs only one.
+        """
+
+        def purge(channel: Any) -> None:
+            name = f"{self.app.main}.alive"
+            queue = Queue(name, queue_arguments=self.app.queue_arguments, expires=DAY)(channel)
+            queue.queue_declare()
+            queue.purge()
+
+        self.line.do(purge)
 
     def take_back(self, timeout: float) -> None:
         """Log and count the tasks that are ended because of RabbitMQ's `consumer_timeout`."""
@@ -323,8 +369,9 @@ class ReliableCelery(app.ReliableCelery):
     def keep_revoked(self, entries: list[str]) -> None:
         """Keep what was revoked, as one message of a stream."""
         stream = self.revoked_stream
-        with self.producer_or_acquire() as producer:
-            producer.publish(
+        # No connection of the pool: it may lead to a node that hangs.
+        with self.connection_for_write() as connection:
+            self.amqp.Producer(connection).publish(
                 json.dumps(entries),
                 exchange="",
                 routing_key=stream.name,

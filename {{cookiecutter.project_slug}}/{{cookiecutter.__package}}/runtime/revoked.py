@@ -5,16 +5,21 @@ whenever it connects, before its first task; for the rest it knows as Celery doe
 """
 
 import json
+import time
 from typing import Any
 
 from celery.app import control
 from celery.bootsteps import StartStopStep
 from celery.utils.log import get_logger
 from celery.worker import state
+from kombu.exceptions import OperationalError
 from kombu.utils.functional import maybe_list
+
+from .worker import Errands
 
 # Seconds; what waits in a queue for longer runs. Celery's workers know a revoked task for 3 h.
 REVOKED_FOR = 7 * 24 * 3600
+PATIENCE = 5.0  # seconds
 MOST = 50_000  # as many as a worker knows at a time
 
 logger = get_logger(__name__)
@@ -43,14 +48,30 @@ class Revoked(StartStopStep):
     # After it hears commands, so that none falls in between, and before it takes tasks.
     requires = ("celery.worker.consumer.control:Control",)
 
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        """Prepare the step for the worker's ``consumer``."""
+        super().__init__(consumer, **options)
+        self.errands = Errands("revoked")
+
     def start(self, consumer: Any) -> None:
-        """Start with the connection to the broker."""
+        """Start with the connection to the broker; do not wait for what takes long to read."""
         state.revoked.expires = REVOKED_FOR
         try:
-            kept = consumer.app.kept_revoked()
-        except consumer.connection.channel_errors as error:  # an old RabbitMQ has no streams
-            logger.warning("what was revoked is not known: %s", error)
-            return
+            self.errands.do(self.read, consumer).result(PATIENCE)
+        except TimeoutError:
+            logger.warning("what was revoked is not known yet: the broker does not answer")
+
+    def read(self, consumer: Any) -> None:
+        """Read it, as soon as that is possible."""
+        while True:
+            try:
+                kept = consumer.app.kept_revoked()
+                break
+            except consumer.channel_errors as error:  # an old RabbitMQ has no streams
+                logger.warning("what was revoked is not known: %s", error)
+                return
+            except (*consumer.connection_errors, OperationalError):
+                time.sleep(PATIENCE)
         stamps: Any = state.revoked_stamps
         for entry in map(json.loads, kept):
             if isinstance(entry, str):

@@ -3,9 +3,12 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextvars import ContextVar
+from queue import SimpleQueue
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
@@ -19,6 +22,7 @@ from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
+from kombu import Connection
 from kombu.common import ignore_errors
 
 from . import checks
@@ -156,6 +160,53 @@ def check_types(headers: dict[str, Any], payload: Any) -> None:
         raise InvalidTaskError(f"its timelimit is {limits!r}")
 
 
+class Errands(threading.Thread):
+    """Does slow calls one after the other, off the worker's loop."""
+
+    def __init__(self, name: str) -> None:
+        """Start with the first call; as a daemon, it keeps no worker from leaving."""
+        super().__init__(name=name, daemon=True)
+        self.calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], Any]] = SimpleQueue()
+
+    def do(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Return the future outcome of a call."""
+        future: Future[Any] = Future()
+        self.calls.put((future, call, args))
+        if not self.is_alive():
+            self.start()
+        return future
+
+    def run(self) -> None:
+        """Do the calls as they come."""
+        while True:
+            future, call, args = self.calls.get()
+            try:
+                future.set_result(call(*args))
+            except Exception as error:  # noqa: BLE001  # raised where the result is asked for
+                future.set_exception(error)
+
+
+class Line:
+    """A connection to the broker that is kept from one call to the next."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        """Have ``connect`` make the connection for the first call, and for one after an error."""
+        self.connect = connect
+        self.connection: Connection | None = None
+
+    def do(self, call: Callable[[Any], Any]) -> Any:
+        """Return the outcome of a call, which gets the channel."""
+        connection = self.connection or self.connect()
+        self.connection = None
+        try:
+            outcome = call(connection.ensure_connection(max_retries=1).default_channel)
+        except BaseException:
+            connection.collect()
+            raise
+        self.connection = connection
+        return outcome
+
+
 class ReliableConsumer(Consumer):
     """The part of a worker that reads from the broker; each broker's module extends it."""
 
@@ -167,6 +218,9 @@ class ReliableConsumer(Consumer):
     on_unreadable: Callable[[Any, Exception], None] | None = None
     # Is told of a request that the broker delivers again though this worker still runs it.
     on_taken_back: Callable[[Any], None] | None = None
+
+    def ask(self) -> None:
+        """Ask the broker whether it can deliver, off the loop; raise an error if it cannot."""
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Say why there is no connection; end if the broker refuses it."""
