@@ -442,7 +442,18 @@ TABLE: dict[str, list[Row]] = {
             "self, reply_code=, reply_text=, method_sig=, argsig=",
             "keeps one that RabbitMQ blocks",
         ),
-        Row(AMQP + "connection:Connection.drain_events", "self, timeout=", "bounds the wait"),
+        Row(
+            AMQP + "connection:Connection.drain_events",
+            "self, timeout=",
+            "bounds the wait, whatever heartbeats come",
+            ("while not self.blocking_read(timeout)",),
+        ),
+        Row(
+            AMQP + "abstract_channel:AbstractChannel.wait",
+            "self, method, callback=, timeout=, returns_tuple=",
+            "notes when RabbitMQ was asked",
+            ("conn.drain_events(timeout=timeout)",),
+        ),
         Row("kombu.transport:TRANSPORT_ALIASES", ATTRIBUTE, "the transport of a URL"),
     ],
     "redis": [

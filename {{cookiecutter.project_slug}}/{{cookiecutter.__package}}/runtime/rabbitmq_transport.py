@@ -227,17 +227,21 @@ class Connection(Asking, pyamqp.Connection):
         """
         if timeout is not None:
             return super().drain_events(timeout)
-        seconds = self.patience if self.blocked else self.limit or self.read_timeout
-        # A heartbeat is no answer. What has come already is always read.
-        left = seconds and max(self.asked + seconds - time.monotonic(), 0.01)
         try:
-            return super().drain_events(left)
+            read: Any = self.blocking_read
+            while not read(self._left()):
+                pass  # it was a heartbeat
         except TimeoutError:
             if self.blocked:
                 raise BlockedError(BLOCKED) from None
             if not self.limit:
                 self.collect()  # else, whoever closes it waits again
             raise TimeoutError(f"RabbitMQ at {self.host} does not answer") from None
+
+    def _left(self) -> float | None:
+        seconds = self.patience if self.blocked else self.limit or self.read_timeout
+        # What has come already is always read.
+        return seconds and max(self.asked + seconds - time.monotonic(), 0.01)
 
     def close(self, *args: Any, **options: Any) -> None:
         """Close the connection; while RabbitMQ blocks it, keep it."""
