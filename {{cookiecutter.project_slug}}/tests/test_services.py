@@ -3,9 +3,6 @@
 import contextlib
 
 import pytest
-#% if cookiecutter.result_backend != "none"
-from celery import current_app as app
-#% endif
 from django.db import transaction
 
 from jobs import tasks
@@ -67,7 +64,7 @@ def test_a_job_that_cannot_be_sent_holds_back_no_other() -> None:
 def test_a_job_that_is_done_is_not_sent_again(worker: Worker) -> None:
     """A web server that is killed before it marks the row as sent leaves such a one behind."""
     job = Job.objects.create(task=tasks.add.name, args=[2, 3])
-    app.backend.store_result(str(job.id), 5, "SUCCESS")
+    tasks.add.backend.store_result(str(job.id), 5, "SUCCESS")
     send_waiting(0)
     assert Job.objects.get().sent
     assert runs(worker, job) == 0

@@ -3,16 +3,8 @@
 import socket
 import time
 
-#% if cookiecutter.result_backend == "none"
-from celery import current_app, shared_task
-#% else
-from celery import current_app, current_task, shared_task
-#% endif
-from celery.utils.log import get_task_logger
-#% if cookiecutter.project_type == "django"
-
-from . import services
-#% endif
+#= from celery import current_app, {{ "current_task, " if cookiecutter.result_backend != "none" }}shared_task
+#= from celery.utils.log import get_task_logger{{ "\n\nfrom . import services" if cookiecutter.project_type == "django" }}
 
 logger = get_task_logger(__name__)
 
@@ -56,11 +48,3 @@ def reach(host: str, port: int) -> str:
 def tell_time(occasion: str) -> None:
     """Log the time in the time zone of the schedule; beat sends this one."""
     logger.info("It is %s, %s", current_app.now().isoformat(timespec="minutes"), occasion)
-#% if cookiecutter.project_type == "django"
-
-
-@shared_task(ignore_result=True)
-def send_waiting(seconds: float) -> None:
-    """Send the jobs that have waited longer for the broker; beat sends this one."""
-    services.send_waiting(seconds)
-#% endif
