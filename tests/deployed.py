@@ -332,7 +332,8 @@ class Kubernetes(Compose):
     def secret(self, namespace: str, variables: dict[str, str]) -> dict[str, str]:
         """Return the Secret that a command of the README makes of a file that it shows."""
         readme = self.project.read("README.md")
-        names = re.findall(r"(?m)^(\w+)=", readme.split("```ini\n")[1].split("```")[0])
+        shown = readme.split("kubectl create secret")[0].rpartition("```ini\n")[2]
+        names = re.findall(r"(?m)^(\w+)=", shown.partition("```")[0])
         password = {"REDIS_PASSWORD": variables["BROKER_PASSWORD"]}
         known = self.services["worker"]["environment"] | password
         lines = "".join(f"{name}={known[name]}\n" for name in names)

@@ -103,7 +103,7 @@ def parse(path: Path) -> object:
         case ".py":
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # an escape that Python does not know
-                return compile(text, str(path), "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+                return compile(text, str(path), "exec", dont_inherit=True)
         case ".toml":
             return tomllib.loads(text)
         case ".yaml" | ".yml":

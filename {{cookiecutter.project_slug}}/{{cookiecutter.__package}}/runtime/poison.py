@@ -320,13 +320,18 @@ class Guard(StartStopStep):
         """Post a letter; its message is acknowledged once the broker has it."""
         self.letters[letter] = self.posting.do(self.mail.post, letter)
 
+    def bury_again(self, letter: Letter) -> None:
+        """Post a letter that could not be posted, and look at it until it is."""
+        self.bury(letter)
+        self.tick()
+
     def finish_letters(self) -> None:
         """Finish the letters that were posted, and post again those that could not be."""
         for letter, future in [each for each in self.letters.items() if each[1].done()]:
             del self.letters[letter]
             if error := future.exception():
                 logger.warning("Cannot put a message aside yet (%s): %r", letter.reason, error)
-                self.timer.call_after(RETRY, self.bury, (letter,))
+                self.timer.call_after(RETRY, self.bury_again, (letter,))
                 continue
             logger.critical("%s is a dead letter: %s", letter.name, letter.reason)
             message_buried.send(sender=self, cause=letter.cause)

@@ -318,7 +318,7 @@ class ReliableCelery(app.ReliableCelery):
         if compression and not message.errors:  # kombu has decompressed it
             body, _ = compress(body, compression)
         if isinstance(body, str):  # amqp has decoded it
-            body = body.encode(message.content_encoding)
+            body = body.encode(message.content_encoding) if body else b""
         # The other properties would act on the letter, too: one that expires would vanish.
         ours = {"application_headers", "content_type", "content_encoding"}
         properties = {key: value for key, value in message.properties.items() if key not in ours}
