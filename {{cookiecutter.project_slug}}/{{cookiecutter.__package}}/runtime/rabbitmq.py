@@ -341,7 +341,7 @@ class ReliableCelery(app.ReliableCelery):
             raise OperationalError(f"the queue {about['routing_key']} is gone") from error
         properties = dict(about["properties"])
         message = channel.prepare_message(
-            body,
+            body or b"",  # amqp reads an empty one as text
             priority=properties.pop("priority", None),
             content_type=about["content_type"],
             content_encoding=about["content_encoding"],
