@@ -27,11 +27,15 @@ class RedisBackend(redis.RedisBackend):
     def _set(self, key: Any, value: Any, expires: Any = None) -> None:
         try:
             super()._set(key, value, expires)  # type: ignore[misc]
-        except self.redis.exceptions.OutOfMemoryError:
+        except self._full:
             seconds = self.expires if expires is None else expires
             self.client.eval(STORE, 1, key, value, seconds or 0)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Tell whether to try again, as with what waits for the other tasks of a chord."""
-        full = isinstance(exc, self.redis.exceptions.OutOfMemoryError)
-        return full or super().exception_safe_to_retry(exc)
+        return isinstance(exc, self._full) or super().exception_safe_to_retry(exc)
+
+    @property
+    def _full(self) -> tuple[type[Exception], ...]:
+        errors = self.redis.exceptions
+        return (errors.OutOfMemoryError, errors.ExecAbortError)  # for a command, for a transaction
