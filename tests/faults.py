@@ -358,7 +358,9 @@ class Lab:
         """When so many tasks have ended: close the gate, and wait until all that run wait there."""
         self.ended(after)
         (self.directory / "gate").touch()
-        self.wait(lambda: len(self.waiting()) == PROCESSES and self.still())
+        # A worker with gevent is asked to end, and not killed: what is on its way does not matter.
+        still = self.still if self.fault.pool == "prefork" else lambda: True
+        self.wait(lambda: len(self.waiting()) == PROCESSES and still())
         return self.waiting()
 
     def release(self) -> None:
