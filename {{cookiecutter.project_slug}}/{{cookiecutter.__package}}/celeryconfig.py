@@ -103,5 +103,12 @@ beat_schedule = {
         "schedule": crontab(hour="6", minute="30"),
         "args": ("every morning",),
     },
-#% include "celery/schedule/" ~ cookiecutter.project_type ~ ".py" ignore missing
+#% if cookiecutter.project_type == "django"
+    # Sends jobs that were not sent in so many seconds: by then, their senders have given up.
+    "send-waiting-jobs": {
+        "task": "jobs.tasks.send_waiting",
+        "schedule": timedelta(seconds=30),
+        "args": (30,),
+    },
+#% endif
 }
