@@ -89,7 +89,7 @@ accept_content = ["json"]
 
 #= timezone = {{ cookiecutter.timezone | quoted }}
 beat_schedule = {
-    # An interval.
+    # An interval, which goes on over restarts of beat.
     "every-five-minutes": {
         "task": "{{ cookiecutter.__tasks }}.tell_time",
         "schedule": timedelta(minutes=5),

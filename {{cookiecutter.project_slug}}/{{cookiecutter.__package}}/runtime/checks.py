@@ -124,14 +124,16 @@ def wrong_addresses(app: Any) -> Iterator[tuple[str, str]]:
 
 def wrong_sentinels(app: Any) -> Iterator[tuple[str, str]]:
     """Yield the names of settings that disagree on whether Sentinel names the server."""
-    conf, named, used = app.conf, [], False
-    for url, prefix in (("broker_url", "broker"), ("result_backend", "result_backend")):
-        options, sentinels = f"{prefix}_transport_options", "sentinel://" in str(conf[url])
-        used = used or sentinels
-        if conf[options].get("master_name"):
-            named.append(url)
-        elif sentinels:
-            yield options, "has no master_name, which sentinels need: set CELERY_SENTINEL_MASTER"
+    options_of = {
+        "broker_url": "broker_transport_options",
+        "result_backend": "result_backend_transport_options",
+    }
+    used = [url for url in options_of if "sentinel://" in str(app.conf[url])]
+    named = [url for url, options in options_of.items() if app.conf[options].get("master_name")]
+    for url in used:
+        if url not in named:
+            text = "has no master_name, which sentinels need: set CELERY_SENTINEL_MASTER"
+            yield options_of[url], text
     if named and not used:
         yield named[0], "must begin with sentinel://, since CELERY_SENTINEL_MASTER is set"
 

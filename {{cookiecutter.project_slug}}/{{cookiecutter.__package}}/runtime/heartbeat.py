@@ -32,8 +32,8 @@ class Heartbeat(StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Start with the connection to the broker."""
-        self.answer, self.touched = self.errands.do(consumer.ask), 0.0
         self.touch()
+        self.answer = self.errands.do(consumer.ask)
         self.entry = consumer.timer.call_repeatedly(INTERVAL, self.look, (consumer,))
 
     def touch(self) -> None:

@@ -63,7 +63,7 @@ class Ledger:
 
     def starts(self, task_id: str) -> int:
         """Return how often a redelivered task was started: once, if that was not counted."""
-        counted: int = self._do(lambda channel: self._length(channel, task_id))
+        counted: int = self._do(lambda channel: self._length(self._count(channel, task_id)))
         return counted - 1 if counted else 1
 
     def note(self, task_id: str, starts: int) -> bool:
@@ -71,7 +71,7 @@ class Ledger:
 
         def note(channel: Any) -> bool:
             queue = self._count(channel, task_id)
-            missing = starts + 1 - self._length(channel, task_id)
+            missing = starts + 1 - self._length(queue)
             producer = self.app.amqp.Producer(channel, auto_declare=False)
             for _ in range(missing):
                 producer.publish("", exchange="", routing_key=queue.name)
@@ -100,10 +100,9 @@ class Ledger:
         arguments = self.app.queue_arguments
         return Queue(name, expires=STARTS_EXPIRE, queue_arguments=arguments)(channel)
 
-    def _length(self, channel: Any, task_id: str) -> int:
-        queue = self._count(channel, task_id)
+    def _length(self, queue: Any) -> int:
         queue.queue_declare()
-        return self.app.queue_length(channel.connection.client, queue.name)
+        return self.app.queue_length(queue.channel.connection.client, queue.name)
 
 
 class Guard(StartStopStep):
@@ -165,11 +164,10 @@ class Guard(StartStopStep):
 
     def receive(self, request: Any) -> None:
         """Take a request that is ready to run, in place of the pool."""
-        if self.held or self.alone or request.delivery_info["redelivered"]:
-            request.starts, request.call = None, None
-            if not request.delivery_info["redelivered"]:
-                request.starts = 0
-            if request.starts == 0 and not self.is_full():
+        redelivered = request.delivery_info["redelivered"]
+        if self.held or self.alone or redelivered:
+            request.starts, request.call = (None if redelivered else 0), None
+            if not (redelivered or self.is_full()):
                 self.counting.do(self.counts.note, request.id, 0)
             self.held.append(request)
             self.tick()
