@@ -6,11 +6,9 @@ This file is also the program that ends them if the process that started them is
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,18 +71,7 @@ class Node:
 
     def run(self, command: str, *words: str) -> str:
         """Run one of RabbitMQ's commands on it and return what it printed."""
-        done = subprocess.run(
-            [str(self.commands / command), "--quiet", *words],
-            env=self.server.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=DEADLINE,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command} {' '.join(words)}\n{done.stdout}"
-        return done.stdout
+        return self.server.run(command, *words, timeout=DEADLINE)
 
 
 class Cluster:
@@ -105,7 +92,7 @@ class Cluster:
         )
         stack.callback(keeper.communicate)
         self.nodes = [Node(commands, directory / str(number), epmd) for number in range(SIZE)]
-        mapper = self.nodes[0].server.spawn(shutil.which("epmd") or "epmd", "-port", str(epmd))
+        mapper = self.nodes[0].server.spawn_epmd()
         self.keep(mapper)
         stack.callback(mapper.wait)
         stack.callback(mapper.kill)
@@ -181,11 +168,8 @@ class Cluster:
         return next(node for node in self.nodes if node.ready()).run("rabbitmqctl", *words)
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
-        """Return as soon as a condition holds."""
-        end = time.monotonic() + DEADLINE
-        while not condition():
-            assert time.monotonic() < end, what
-            time.sleep(0.2)
+        """Return as soon as a condition holds; nodes take longer than other processes."""
+        wait_until(condition, what, deadline=DEADLINE)
 
 
 def main() -> None:

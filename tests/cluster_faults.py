@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import shutil
 import signal
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,6 +23,7 @@ from tests.cluster import Cluster, Node
 from tests.conftest import BakedProject
 from tests.service import DEADLINE, Process, Service, wait_until
 
+HEAD = "lost / stuck / run twice; pause; longest call"
 MARKS = ("<!-- cluster faults -->\n", "<!-- /cluster faults -->")
 AWAY = 20.0  # seconds
 STANDSTILL = 60.0  # seconds after which what is left is stuck
@@ -265,25 +265,12 @@ def run(cluster: Cluster, fault: str, kind: str, project: BakedProject) -> Outco
 # --- The table --------------------------------------------------------------------------------
 
 
-def table(cells: dict[tuple[str, str], Outcome]) -> str:
-    """Return the table of the README."""
-    kinds = [kind for kind in faults.CONFIGURATIONS if any(kind in cell for cell in cells)]
-    heads = ["lost / stuck / run twice; pause; longest call", *kinds]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, (title, _) in FAULTS.items():
-        row = " | ".join(str(cells[name, kind]) for kind in kinds)
-        lines.append(f"| {title} | {row} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Run what is asked for; all of it goes into the README."""
-    words = set(sys.argv[1:])
     conftest.pytest_configure()
     try:
         project = faults.generate("rabbitmq")
-        names = [name for name in FAULTS if name in words] or [*FAULTS]
-        kinds = [kind for kind in faults.CONFIGURATIONS if kind in words] or faults.CONFIGURATIONS
+        names, kinds = faults.chosen([*FAULTS], faults.CONFIGURATIONS)
         cells = {}
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="nodes-"))
@@ -293,10 +280,8 @@ def main() -> None:
                 cells[name, kind] = run(cluster, name, kind, project)
                 print(name, kind, cells[name, kind], *set(cells[name, kind].errors), flush=True)
         if len(names) == len(FAULTS):
-            before, _, rest = faults.README.read_text("utf-8").partition(MARKS[0])
-            after = rest.partition(MARKS[1])[2]
-            text = "".join([before, MARKS[0], table(cells), MARKS[1], after])
-            faults.README.write_text(text, "utf-8")
+            titles = {name: title for name, (title, _) in FAULTS.items()}
+            faults.write_table(MARKS, faults.table(HEAD, titles, cells))
     finally:
         conftest.pytest_unconfigure()
 

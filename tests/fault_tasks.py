@@ -44,10 +44,13 @@ if entries := int(os.environ.get("FAULTS_ENTRIES", "0")):
     }
 
 
-def note(word: str, name: str) -> None:
-    """Append a line in one write, so that no other process gets in between."""
+def note(word: str, name: str, about: object = None) -> None:
+    """Append a line in one write, so that no other process gets in between.
+
+    Its last word is the process, if it is not ``about`` something else.
+    """
     file = os.open(NOTES, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, f"{word} {name} {os.getpid()}\n".encode())
+    os.write(file, f"{word} {name} {os.getpid() if about is None else about}\n".encode())
     os.close(file)
 
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,7 +140,7 @@ class RabbitMQ:
             port, *others = (lasting_port() for _ in range(3))
             self.server = servers.RabbitMQ(commands, directory, port, (others[0], others[1]))
             self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
-            epmd = self.server.spawn(shutil.which("epmd") or "epmd", "-port", str(others[1]))
+            epmd = self.server.spawn_epmd()
             stack.callback(epmd.wait)
             stack.callback(epmd.kill)
             try:
@@ -700,13 +700,10 @@ def write(cells: dict[tuple[str, ...], Outcome]) -> None:
 
 def main() -> None:
     """Run what is asked for, two at a time, and write it into the README."""
-    words = set(sys.argv[1:])
     conftest.pytest_configure()
     try:
         projects = {broker: generate(broker) for broker in BROKERS}
-        choices = ([*FAULTS], [*BROKERS], CONFIGURATIONS)
-        chosen = ([word for word in every if word in words] or every for every in choices)
-        wanted = [*itertools.product(*chosen)]
+        wanted = [*itertools.product(*chosen([*FAULTS], [*BROKERS], CONFIGURATIONS))]
 
         def measure(which: tuple[str, ...]) -> Outcome:
             name, broker, configuration = which
@@ -719,6 +716,24 @@ def main() -> None:
             write(dict(zip(wanted, pool.map(measure, wanted), strict=True)))
     finally:
         conftest.pytest_unconfigure()
+
+
+# --- What the tables of the README have in common ---------------------------------------------
+
+
+def chosen(*choices: list[str]) -> list[list[str]]:
+    """Return those of each choice that the command line names, or all of it."""
+    words = set(sys.argv[1:])
+    return [[word for word in every if word in words] or every for every in choices]
+
+
+def table(head: str, titles: dict[str, str], cells: Mapping[tuple[str, str], object]) -> str:
+    """Return a table with a row for each title, and a column for each configuration measured."""
+    kinds = [kind for kind in CONFIGURATIONS if any(kind == each for _, each in cells)]
+    lines = [f"| {' | '.join([head, *kinds])} |", "|---" * (1 + len(kinds)) + "|"]
+    for name, title in titles.items():
+        lines.append(" | ".join([f"| {title}", *(str(cells[name, kind]) for kind in kinds)]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def write_table(marks: tuple[str, str], text: str) -> None:

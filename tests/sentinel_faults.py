@@ -23,9 +23,10 @@ from pathlib import Path
 
 from tests import conftest, sentinels
 from tests.conftest import BakedProject
-from tests.faults import CONFIGURATIONS, generate, write_table
+from tests.faults import CONFIGURATIONS, chosen, generate, table, write_table
 from tests.service import DEADLINE, Service, wait_until
 
+HEAD = "lost / stuck / run twice / longest pause / longest call"
 MARKS = ("<!-- sentinel faults -->\n", "<!-- /sentinel faults -->")
 FROZEN = 15  # seconds
 LIMIT = 5  # of a task, in seconds
@@ -233,30 +234,18 @@ def run(fault: Fault, configuration: str, project: BakedProject) -> Outcome:
         return lab.outcome(struck, named_after)
 
 
-def table(cells: dict[tuple[str, str], Outcome]) -> str:
-    """Return the table of the README."""
-    head = "lost / stuck / run twice / longest pause / longest call"
-    lines = [f"| {head} | naive | ours |", "|---|---|---|"]
-    for name, fault in FAULTS.items():
-        row = " | ".join(str(cells[name, configuration]) for configuration in CONFIGURATIONS)
-        lines.append(f"| {fault.title} | {row} |")
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     """Run what is asked for, one after the other; all of it goes into the README."""
-    words = set(sys.argv[1:])
     conftest.pytest_configure()
     try:
         project = generate("redis")
-        choices = ([*FAULTS], CONFIGURATIONS)
-        chosen = ([word for word in every if word in words] or every for every in choices)
         cells = {}
-        for name, configuration in itertools.product(*chosen):
+        for name, configuration in itertools.product(*chosen([*FAULTS], CONFIGURATIONS)):
             outcome = cells[name, configuration] = run(FAULTS[name], configuration, project)
             print(name, configuration, repr(outcome), flush=True)
-        if not words:
-            write_table(MARKS, table(cells))
+        if not sys.argv[1:]:
+            titles = {name: fault.title for name, fault in FAULTS.items()}
+            write_table(MARKS, table(HEAD, titles, cells))
     finally:
         conftest.pytest_unconfigure()
 

@@ -1,21 +1,12 @@
 """The task of the Sentinel tests, and what sends it; see `fault_tasks` for the app."""
 
 import itertools
-import os
 import time
 
 from celery import shared_task
-from fault_tasks import DIRECTORY, app  # type: ignore[import-not-found]
+from fault_tasks import DIRECTORY, app, note  # type: ignore[import-not-found]
 
-NOTES = DIRECTORY / "notes"
 STOP = DIRECTORY / "stop"  # the stream ends once it is there
-
-
-def note(word: str, name: str, seconds: float) -> None:
-    """Append a line in one write, so that no other process gets in between."""
-    file = os.open(NOTES, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    os.write(file, f"{word} {name} {seconds}\n".encode())
-    os.close(file)
 
 
 @shared_task

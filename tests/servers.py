@@ -277,19 +277,24 @@ class RabbitMQ:
         log_text = (directory / "keeper.log").read_text()[-2000:]
         state.write_text(json.dumps({"failed": f"the private RabbitMQ did not start:\n{log_text}"}))
 
-    def control(self, expression: str) -> None:
-        """Evaluate an Erlang expression in the server: one call for several commands."""
-        command = [str(self.commands / "rabbitmqctl"), "--quiet", "eval", expression]
+    def run(self, command: str, *words: str, timeout: float = DEADLINE) -> str:
+        """Run one of RabbitMQ's commands on the server and return what it printed."""
         done = subprocess.run(
-            command,
+            [str(self.commands / command), "--quiet", *words],
             env=self.environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=DEADLINE,
+            timeout=timeout,
             check=False,
         )
-        assert done.returncode == 0, f"{expression}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{command} {' '.join(words)}\n{done.stdout}"
+        return done.stdout
+
+    def control(self, expression: str) -> None:
+        """Evaluate an Erlang expression in the server: one call for several commands."""
+        self.run("rabbitmqctl", "eval", expression)
 
     def add_virtual_host(self) -> str:
         """Make an empty virtual host and return its name."""
@@ -305,10 +310,9 @@ class RabbitMQ:
         """Run the server until this process is told to end, or the session's process is gone."""
         told = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: told.set())
-        epmd_port = self.environment["ERL_EPMD_PORT"]
-        epmd = self.spawn(shutil.which("epmd") or "epmd", "-port", epmd_port)
+        epmd = self.spawn_epmd()
         # A server that finds no epmd starts one that outlives it.
-        while epmd.poll() is None and not listens(int(epmd_port)):
+        while epmd.poll() is None and not listens(int(self.environment["ERL_EPMD_PORT"])):
             time.sleep(0.05)
         server = self.spawn(str(self.commands / "rabbitmq-server"))
         while epmd.poll() is None and server.poll() is None and psutil.pid_exists(session):
@@ -319,6 +323,11 @@ class RabbitMQ:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def spawn_epmd(self) -> subprocess.Popen[bytes]:
+        """Start what the server asks for the ports of others."""
+        command = shutil.which("epmd") or "epmd"
+        return self.spawn(command, "-port", self.environment["ERL_EPMD_PORT"])
 
     def spawn(self, *command: str, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
         """Start one of RabbitMQ's commands in a process group of its own."""

@@ -161,9 +161,9 @@ class Service:
         return self.run("uv", "run", "python", "-c", code, env=env).stdout.strip()
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str, *, deadline: float = DEADLINE) -> None:
     """Return as soon as a condition holds; fail with what did not come if it never does."""
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + deadline
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.05)

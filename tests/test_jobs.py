@@ -102,7 +102,7 @@ def test_each_job_that_was_accepted_is_done(
         service.run(*manage, "migrate")
         port = servers.free_port()
         web = start_web(service, port)
-        worker = service.worker("-B", "--schedule", str(tmp_path / "schedule"))
+        worker = service.worker("-B")
         jobs = f"http://127.0.0.1:{port}/jobs/add/"
         accepted = [pool.submit(ask, jobs) for _ in range(REQUESTS)]
         wait_until(lambda: sum(job.done() for job in accepted) > REQUESTS / 10, "answers")
