@@ -169,7 +169,7 @@ def planned(lab: Lab) -> float:
         client.execute_command("SENTINEL", "FAILOVER", sentinels.MASTER)
     took = lab.group.wait_for_master(lab.group.servers[0])
     # The old master takes writes until it is told to follow.
-    wait_until(lambda: lab.group.servers[0].client().role()[0] == "slave", "it does not follow")
+    wait_until(lambda: lab.group.servers[0].role() == "slave", "it does not follow")
     return took
 
 
@@ -180,7 +180,7 @@ def master_frozen(lab: Lab) -> float:
     took = lab.group.wait_for_master(master)
     time.sleep(max(0, start + FROZEN - time.monotonic()))
     master.signal(signal.SIGCONT)
-    wait_until(lambda: master.client().role()[0] == "slave", "it does not follow")
+    wait_until(lambda: master.role() == "slave", "it does not follow")
     return took
 
 

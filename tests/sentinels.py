@@ -63,6 +63,12 @@ class Server:
             return bool(client.ping())
         return False
 
+    def role(self) -> str:
+        """Return `master` or `slave`; nothing where it does not answer, or changes just now."""
+        with contextlib.suppress(redis.RedisError), self.client() as client:
+            return str(client.role()[0])
+        return ""
+
     def signal(self, signum: signal.Signals) -> None:
         """Send it a signal: SIGKILL, SIGSTOP or SIGCONT."""
         with contextlib.suppress(ProcessLookupError):
@@ -133,10 +139,7 @@ class Group:
             with contextlib.suppress(redis.RedisError), sentinel.client() as client:
                 named.add(client.sentinel_get_master_addr_by_name(MASTER)[1])
         found = [server for server in self.servers if {server.port} == named]
-        with contextlib.suppress(redis.RedisError):
-            if found and found[0].client().role()[0] == "master":
-                return found[0]
-        return None
+        return found[0] if found and found[0].role() == "master" else None
 
     def wait_for_master(self, before: Server) -> float:
         """Wait until there is another master; return the seconds that it took."""
