@@ -1,5 +1,7 @@
 #= result_backend = env.str("CELERY_RESULT_BACKEND", "{{ cookiecutter._results_url }}")
-#% include "celery/sentinel/" ~ cookiecutter.broker ~ ".py" ignore missing
+#% if cookiecutter.broker == "rabbitmq"
+#% include "celery/sentinel.py"
+#% endif
 result_backend_transport_options: dict[str, Any] = {
     "global_keyprefix": "{{ cookiecutter.project_slug }}:",
     # A sender that waits for a result notices within seconds that the server is gone.
