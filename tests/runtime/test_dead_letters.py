@@ -6,9 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 
 from runtime import letters
+from runtime.app import BrokerFullError
 from runtime.dead_letters import go_through
+from tests import servers
 from tests.conftest import BakedProject
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
 from tests.service import DEADLINE
@@ -79,6 +82,20 @@ def test_a_letter_that_is_put_back_is_the_message_that_it_was(
         results = [app.AsyncResult(each).get(timeout=DEADLINE) for each in (one, two, three)]
     assert results == [3, 7, 11]
     assert tenants == ["one"] * 3
+
+
+def test_none_is_lost_while_redis_is_full(
+    make_app: MakeApp, buried: Callable[..., list[str]]
+) -> None:
+    with servers.valkey() as url, redis.Redis.from_url(url) as client:
+        app = make_app("redis", broker_url=f"{url}/0")
+        ids = buried(app, app.signature("add", (1, 2)), app.signature("add", (3, 4)))
+        client.config_set("maxmemory", 1)
+        for retry_all in (False, True):
+            with pytest.raises(BrokerFullError, match="^Redis is full"):
+                go_through(app, set(), retry_all=retry_all)
+        client.config_set("maxmemory", 0)
+        assert go_through(app, set(), retry_all=True)[1] == ids
 
 
 def test_a_message_that_somebody_else_put_there_stays(app: Any) -> None:

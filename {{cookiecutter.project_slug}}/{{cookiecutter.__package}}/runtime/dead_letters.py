@@ -10,7 +10,7 @@ from typing import Any
 from celery.app.utils import find_app
 from kombu.exceptions import OperationalError
 
-from .app import ReliableCelery
+from .app import BrokerFullError, ReliableCelery
 from .letters import HEADER, publish
 
 
@@ -59,6 +59,8 @@ def main() -> str | None:
     app: Any = find_app(str(__package__).rpartition(".")[0])
     try:
         kept, retried = go_through(app, wanted, retry_all=everything)
+    except BrokerFullError as error:
+        return str(error)
     except OperationalError as error:
         return f"The broker cannot be reached: {error}"
     except Exception as error:

@@ -419,13 +419,7 @@ class Channel(base.Channel):
         if batch is not None:
             batch.add("execute_command", "eval", PUT, *self._command(PUT, keys, arguments)[2:])
             return
-        try:
-            self._store(keys, arguments)
-        except ResponseError as error:
-            if "'maxmemory'" in str(error):
-                text = "Redis is full: it refuses writes at maxmemory"
-                raise BrokerFullError(text) from error
-            raise
+        self._store(keys, arguments)
 
     def put_raw(self, queue: str, raw: bytes) -> None:
         """Put a message on a queue as it once was there, whether or not it can be read."""
@@ -436,6 +430,15 @@ class Channel(base.Channel):
         self._store(*self._place(queue, message, raw, "LPUSH"))
 
     def _store(self, keys: list[str], arguments: list[Any]) -> None:
+        try:
+            self._write(keys, arguments)
+        except ResponseError as error:
+            if "'maxmemory'" in str(error):
+                text = "Redis is full: it refuses writes at maxmemory"
+                raise BrokerFullError(text) from error
+            raise
+
+    def _write(self, keys: list[str], arguments: list[Any]) -> None:
         self._run(PUT, keys, arguments)
 
     # --- Taking ---
@@ -808,7 +811,7 @@ class SentinelChannel(Channel, base.SentinelChannel):
         servers = [(url.hostname or "", url.port or 26379) for url in urls] or [one]
         return connections(servers, self.master_name, self.sentinel_kwargs, options)
 
-    def _store(self, keys: list[str], arguments: list[Any]) -> None:
+    def _write(self, keys: list[str], arguments: list[Any]) -> None:
         with replicated(self._create_client()) as pipe:
             pipe.execute_command("eval", PUT, *self._command(PUT, keys, arguments)[2:])
 
