@@ -92,7 +92,7 @@ def test_none_is_lost_while_redis_is_full(
         ids = buried(app, app.signature("add", (1, 2)), app.signature("add", (3, 4)))
         client.config_set("maxmemory", 1)
         for retry_all in (False, True):
-            with pytest.raises(BrokerFullError, match="^Redis is full"):
+            with pytest.raises(BrokerFullError, match=r"^Redis is full"):
                 go_through(app, set(), retry_all=retry_all)
         client.config_set("maxmemory", 0)
         assert go_through(app, set(), retry_all=True)[1] == ids
