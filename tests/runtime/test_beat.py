@@ -70,6 +70,7 @@ def ring(one: BeatScheduler, *names: str) -> None:
         one.runs[name] -= HOUR.total_seconds()
     one.go_on({})
     assert one.lead()
+    assert one.lead()  # its answer comes after the broker has forgotten the runs before
 
 
 # --- The lease --------------------------------------------------------------------------------
