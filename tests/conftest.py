@@ -143,8 +143,8 @@ Bake: TypeAlias = Callable[..., BakedProject]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run three tests for two processors: most tests wait, for processes and for delays."""
-    return (os.cpu_count() or 2) * 3 // 2
+    """Run three tests for each processor: most tests wait, for processes and for delays."""
+    return (os.cpu_count() or 2) * 3
 
 
 def pytest_configure() -> None:
