@@ -49,3 +49,6 @@ say in the configuration or in a subclass of your own. They know nothing of your
     Metrics for Prometheus. To take it out, remove `metrics.install(app)`, the module, and
     `prometheus-client` from `pyproject.toml`.
 """
+
+# The release of the template that this package came with.
+__version__ = "0.1.0"
