@@ -4,8 +4,8 @@ Cookiecutter loads this file for the ``_extensions`` of ``cookiecutter.json``. A
 straight after each question passes its answer through a ``checked_*`` filter, so a bad answer is
 refused in one line before anything is written.
 
-``cruft update`` renders the old and the new template in one process, which imports this module
-once: rename the file when its interface to the template changes.
+Never rename this file or ``Rendering``: the answers that cookiecutter keeps for ``--replay`` name
+both.
 """
 
 import difflib
@@ -142,6 +142,8 @@ class Rendering(Extension):
     def __init__(self, environment: Environment) -> None:
         """Register the filters with cookiecutter's Jinja ``environment``."""
         super().__init__(environment)
+        # `cruft update` renders two versions of the template in one process: each imports its own.
+        sys.modules.pop(__name__, None)
         filters = (
             checked_line, checked_slug, checked_email, checked_timezone,
             quoted, markdown, html, celery_namespace,

@@ -1,0 +1,190 @@
+"""An update of the template keeps what the owner of a project wrote."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import name_of
+from tests.releases import Origin, change, newcomer, publish, run
+
+INSIDE = "{{cookiecutter.project_slug}}"
+PACKAGE = f"{INSIDE}/{{{{cookiecutter.__package}}}}"
+
+PAIRS = [
+    {"project_type": "celery", "broker": "redis", "result_backend": "redis"},
+    {"project_type": "celery", "broker": "rabbitmq", "result_backend": "none", "ci": "gitlab"},
+    {"project_type": "django", "broker": "redis", "ci": "gitlab", "deployment": "kubernetes"},
+    {"project_type": "django", "broker": "rabbitmq", "result_backend": "database"},
+]
+
+TASK = "\n\n@shared_task\ndef count() -> int:\n    return 3\n"
+SETTINGS = [
+    ("9 // 10", "8 // 10"),
+    ("    # A time of day", '    "nightly": {"task": "count", "schedule": 60},\n    # A time of day'),
+]
+# What an owner writes into the files that the README calls theirs, where a project has them.
+EDITS = {
+    "celery_app/celeryconfig.py": SETTINGS,
+    "night_shop/settings.py": [*SETTINGS, ('    "jobs",\n', '    "jobs",\n    "shop",\n')],
+    "celery_app/__init__.py": [("metrics.install(app)\n", "")],
+    "night_shop/celery.py": [("metrics.install(app)\n", "")],
+    "night_shop/urls.py": [('    path("jobs/"', '    path("shop/", view),\n    path("jobs/"')],
+    "celery_app/tasks.py": [("\n\n@shared_task\ndef report", f"{TASK}\n\n@shared_task\ndef report")],
+    "jobs/tasks.py": [("\n\n@shared_task\ndef report", f"{TASK}\n\n@shared_task\ndef report")],
+    "Procfile": [("beat:", "mail: python dev.py worker -Q mail\nbeat:")],
+    ".env.example": [("CELERY_TASK_TIME_LIMIT=300", "CELERY_TASK_TIME_LIMIT=60")],
+    "pyproject.toml": [
+        ('version = "0.1.0"', 'version = "3.2.0"'),
+        ("\ndependencies = [\n", '\ndependencies = [\n  "boto3",\n'),
+        ('  "ruff', '  "respx",\n  "ruff'),
+    ],
+    "compose.yaml": [("stop_grace_period: 40s", "stop_grace_period: 90s")],
+    "Dockerfile": [("WORKDIR", "RUN apt-get update\nWORKDIR")],
+    "README.md": [("## Run it", "Ask the night shift.\n\n## Run it")],
+    ".github/workflows/ci.yml": [("timeout-minutes: 20", "timeout-minutes: 45")],
+    ".gitlab-ci.yml": [("timeout: 20m", "timeout: 45m")],
+    "deploy/kubernetes/production/kustomization.yaml": [('newTag: "1"', 'newTag: "7"')],
+}
+
+# What the next release of the template changes, some of it close to that.
+MOVES = {
+    f"{PACKAGE}/celeryconfig.py": [
+        ("worker_max_tasks_per_child = 1000", "worker_max_tasks_per_child = 2000"),
+        ('        "options": {"expires": 300},', '        "options": {"expires": 200},'),
+    ],
+    f"{PACKAGE}/settings.py": [("    # A server that does not", "    # One that does not")],
+    f"{PACKAGE}/__init__.py": [("The service's", "A service's")],
+    f"{PACKAGE}/celery.py": [("# The `tasks.py` of", "# Every `tasks.py` of")],
+    f"{PACKAGE}/urls.py": [("The health probe", "This health probe")],
+    f"{PACKAGE}/tasks.py": [("so many pages", "as many pages")],
+    f"{INSIDE}/Procfile": [("broker: python", "broker: exec python")],
+    f"{INSIDE}/.env.example": [("LOG_FORMAT=console", "LOG_FORMAT=json")],
+    f"{INSIDE}/pyproject.toml": [
+        ("requires-python", 'classifiers = ["Private :: Do Not Upload"]\nrequires-python'),
+        ('  "cronsim>=2.8,<3",', '  "cronsim>=2.9,<3",\n  "dateparser",'),
+        ('  "mypy>=1.18",', '  "mypy>=1.19",'),
+    ],
+    f"{INSIDE}/compose.yaml": [("restart: unless-stopped", "restart: always")],
+    f"{INSIDE}/Dockerfile": [("UV_LINK_MODE=copy", "UV_LINK_MODE=hardlink")],
+    f"{INSIDE}/README.md": [("## Test it", "## Try it")],
+    f"{INSIDE}/docs/recipes.md": [("# ", "# More ")],
+    f"{INSIDE}/.github/workflows/ci.yml": [("name: Python", "name: On Python")],
+    f"{INSIDE}/.gitlab-ci.yml": [("uv sync --all-extras", "uv sync --all-extras --all-groups")],
+    f"{INSIDE}/deploy/kubernetes/production/kustomization.yaml": [("- autoscaler", "- ./autoscaler")],
+    # The extension learns something that a template of this release needs.
+    "template_extension.py": [
+        ("quoted, markdown,", "quoted, louder, markdown,"),
+        ("class Rendering", "def louder(text):\n    return text.upper()\n\n\nclass Rendering"),
+    ],
+}
+
+
+def move_on(origin: Origin) -> None:
+    """Release v1.1.0: other lines in many files, and a new first line in each of all files."""
+    for name, pairs in MOVES.items():
+        for old, new in pairs:
+            change(origin.tree / name, old, new)
+    for path in (origin.tree / INSIDE).rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_text(f"# moved on\n{path.read_text('utf-8')}", "utf-8")
+    loud = "{{ cookiecutter.project_name | louder }}\n"
+    (origin.tree / INSIDE / "SECURITY.md").write_text(loud, "utf-8")
+    (origin.tree / PACKAGE / "runtime" / "fresh.py").write_text('"""New."""\n', "utf-8")
+    origin.release("v1.1.0")
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+    """Return a repository of the template as it is now, v1.0.0, and of the next release, v1.1.0."""
+    directory = tmp_path_factory.mktemp("origin")
+    origin = publish(directory, newcomer(directory / "home"))
+    move_on(origin)
+    return origin
+
+
+class Project:
+    """A project that came from a release through cruft."""
+
+    def __init__(self, origin: Origin, out: Path, tag: str, answers: dict[str, str]) -> None:
+        """Create it in the directory ``out``."""
+        context = json.dumps({"project_name": "Night Shop", **answers})
+        command = ["cruft", "create", origin.url, "--checkout", tag, "--no-input"]
+        command += ["--extra-context", context, "--output-dir", str(out)]
+        run(*command, cwd=origin.tree, env=origin.env)
+        self.path, self.env = out / "night_shop", origin.env
+        package = "celery_app" if answers["project_type"] == "celery" else "night_shop"
+        self.runtime = f"{package}/runtime"
+
+    def run(self, *command: str) -> str:
+        """Run a command in it."""
+        return run(*command, cwd=self.path, env=self.env)
+
+    def commit(self) -> None:
+        """Commit all that is there."""
+        self.run("git", "init", "--quiet")
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", "Mine")
+
+    def edit(self) -> None:
+        """Do as its owner does: edit every file but the runtime's, drop a part, add a file."""
+        for name, pairs in EDITS.items():
+            for old, new in pairs if (self.path / name).exists() else ():
+                change(self.path / name, old, new)
+        for name in self.texts():
+            if self.runtime not in name and name not in {".cruft.json", "SECURITY.md"}:
+                with (self.path / name).open("a", encoding="utf-8") as file:
+                    file.write("# its owner's\n")
+        (self.path / "docs" / "recipes.md").unlink()
+        (self.path / self.runtime / "metrics.py").unlink()
+        (self.path / "shop.py").write_text("OWN = 1\n", "utf-8")
+
+    def update(self, tag: str) -> None:
+        """Update it to a release."""
+        self.run("cruft", "update", "--skip-apply-ask", "--checkout", tag)
+
+    def texts(self) -> dict[str, str]:
+        """Return all its files that are not empty, by their names."""
+        paths = [path for path in self.path.rglob("*") if path.is_file() and path.stat().st_size]
+        return {
+            path.relative_to(self.path).as_posix(): path.read_text("utf-8")
+            for path in paths
+            if self.path / ".git" not in path.parents
+        }
+
+
+@pytest.mark.parametrize("answers", PAIRS, ids=name_of)
+def test_an_update_keeps_every_edit(
+    origin: Origin, tmp_path: Path, answers: dict[str, str]
+) -> None:
+    project = Project(origin, tmp_path / "old", "v1.0.0", answers)
+    project.commit()
+    project.edit()
+    project.commit()
+    project.update("v1.1.0")
+
+    # All is as if the owner had edited a project of the new release: nothing lost, no `.rej`.
+    fresh = Project(origin, tmp_path / "new", "v1.1.0", answers)
+    fresh.edit()
+    updated, expected = project.texts(), fresh.texts()
+    assert json.loads(updated.pop(".cruft.json")) == json.loads(expected.pop(".cruft.json"))
+    assert updated == expected
+    assert updated["SECURITY.md"] == "NIGHT SHOP\n"  # by the extension of the new release
+
+
+def test_an_update_of_the_runtime_never_conflicts(origin: Origin, tmp_path: Path) -> None:
+    """Whatever else does: here, the owner has changed the same line as the template."""
+    project = Project(origin, tmp_path, "v1.0.0", PAIRS[0])
+    before = project.texts()
+    change(project.path / "Procfile", "broker: python", "broker: nice python")
+    project.commit()
+    project.update("v1.1.0")
+
+    assert project.run("git", "diff", "--name-only", "--diff-filter=U") == "Procfile\n"
+    after = project.texts()
+    assert "broker: nice python" in after["Procfile"]
+    modules = {name for name in after if name.startswith(project.runtime)}
+    assert len(modules) > 10
+    for name in modules - {f"{project.runtime}/fresh.py"}:
+        assert after[name] == f"# moved on\n{before[name]}"
+    project.run("cruft", "check", "--checkout", "v1.1.0")
