@@ -76,6 +76,28 @@ def test_every_file_passes_its_checker(bake: Bake, checker: str) -> None:
     projects[0].run(TOOLS / program, *options, *files)
 
 
+@pytest.mark.parametrize(
+    ("ci", "name", "checkers"),
+    [
+        ("github", ".github/workflows/ci.yml", ("github", "actionlint", "zizmor")),
+        ("gitlab", ".gitlab-ci.yml", ("gitlab",)),
+    ],
+)
+def test_the_check_of_the_template_is_one_that_the_pipeline_can_have(
+    project: Bake, ci: str, name: str, checkers: tuple[str, ...]
+) -> None:
+    made = project(ci=ci)
+    comment = r"(?m)^( *)# Tells whether the template .*\n((?:\1# .*\n)+)"
+    lines = re.search(comment, made.read(name))
+    assert lines
+    used = made.read(name).replace(lines[2], lines[2].replace("# ", ""))
+    assert "- run: uvx cruft check" in used or "    - uvx cruft check" in used
+    (made.path / name).write_text(used, encoding="utf-8")
+    for checker in (*checkers, "yamllint"):
+        (program, *options), _ = CHECKERS[checker]
+        made.run(TOOLS / program, *options, name)
+
+
 def test_compose_refuses_to_start_without_any_of_its_secrets(
     bake: Bake, answers: dict[str, str]
 ) -> None:

@@ -1,10 +1,8 @@
-"""A project comes from the questions, from a git repository, or from an update of the template."""
+"""A project comes from the questions or a file of answers, and from wherever the template lies."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,44 +11,14 @@ import pexpect
 import pytest
 import yaml
 
-ROOT = Path(__file__).parent.parent
-SCRIPTS = Path(sys.executable).parent
-TEMPLATE = (
-    "cookiecutter.json",
-    "template_extension.py",
-    "hooks",
-    "templates",
-    "{{cookiecutter.project_slug}}",
-)
+from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, clean_environment
+from tests.releases import SCRIPTS, Origin, newcomer, publish, run
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
     """Return the environment of a person who has never used cookiecutter, in a fresh home."""
-    directory = tmp_path / "home"
-    directory.mkdir()
-    return {
-        "HOME": str(directory),
-        "XDG_CONFIG_HOME": str(directory),
-        "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
-        "LANG": "C.UTF-8",
-        "TERM": "dumb",
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": "user.name",
-        "GIT_CONFIG_VALUE_0": "Ada",
-        "GIT_CONFIG_KEY_1": "user.email",
-        "GIT_CONFIG_VALUE_1": "ada@example.org",
-    }
-
-
-def run(*command: str, cwd: Path, env: dict[str, str]) -> str:
-    """Run ``command`` and return what it printed; its failure is the test's."""
-    done = subprocess.run(
-        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return newcomer(tmp_path / "home")
 
 
 @dataclass
@@ -79,7 +47,7 @@ def person(tmp_path: Path, home: dict[str, str]) -> Iterator[Person]:
     out.mkdir()
     terminal = pexpect.spawn(
         str(SCRIPTS / "cookiecutter"),
-        [str(ROOT)],
+        [str(TEMPLATE)],
         cwd=str(out),
         env=home,
         encoding="utf-8",
@@ -152,48 +120,10 @@ def test_a_near_miss_of_a_time_zone_is_refused_with_a_hint(person: Person) -> No
     assert last.endswith("did you mean Europe/Berlin?") or "Europe/Berlin" in last
 
 
-@dataclass
-class Origin:
-    """A bare git repository of the template, and the work tree that is pushed to it."""
-
-    url: str
-    tree: Path
-    env: dict[str, str]
-
-    def release(self, tag: str) -> None:
-        """Commit what is in the work tree, and publish it under ``tag``."""
-        run("git", "add", "--all", "--force", cwd=self.tree, env=self.env)
-        run("git", "commit", "--quiet", "-m", tag, cwd=self.tree, env=self.env)
-        run("git", "tag", tag, cwd=self.tree, env=self.env)
-        run("git", "push", "--quiet", self.url, "main", tag, cwd=self.tree, env=self.env)
-
-
 @pytest.fixture
 def origin(tmp_path: Path, home: dict[str, str]) -> Origin:
     """Return a bare repository that holds the template as it is now under the tag v1.0.0."""
-    tree, bare = tmp_path / "tree", tmp_path / "celery-template.git"
-    tree.mkdir()
-    ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", "uv.lock")
-    for name in TEMPLATE:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=ignored)
-        else:
-            shutil.copy(ROOT / name, tree / name)
-    for command in (
-        ("git", "init", "--quiet", "--bare", "--initial-branch=main", str(bare)),
-        ("git", "init", "--quiet", "--initial-branch=main", str(tree)),
-    ):
-        run(*command, cwd=tmp_path, env=home)
-    made = Origin(bare.as_uri(), tree, home)
-    made.release("v1.0.0")
-    return made
-
-
-def change(path: Path, old: str, new: str) -> None:
-    """Replace ``old``, which is in the file at ``path``, with ``new``."""
-    text = path.read_text("utf-8")
-    assert old in text, path
-    path.write_text(text.replace(old, new), "utf-8")
+    return publish(tmp_path, home)
 
 
 def test_a_project_comes_from_a_tag_of_a_git_repository(
@@ -217,42 +147,81 @@ def test_a_project_comes_from_a_file_of_answers(tmp_path: Path, home: dict[str, 
     answers = {"project_name": "Night Shop", "broker": "rabbitmq", "result_backend": "none"}
     file = tmp_path / "answers.yaml"
     file.write_text(yaml.safe_dump({"default_context": answers}), "utf-8")
-    command = ["cookiecutter", "--no-input", "--config-file", str(file), str(ROOT)]
+    command = ["cookiecutter", "--no-input", "--config-file", str(file), str(TEMPLATE)]
     run(*command, cwd=tmp_path, env=home)
     first = (tmp_path / "night_shop" / ".env.example").read_text("utf-8")
     assert "amqp://" in first
 
     # And once more from what cookiecutter has kept of the last run.
     shutil.rmtree(tmp_path / "night_shop")
-    run("cookiecutter", "--replay", str(ROOT), cwd=tmp_path, env=home)
+    run("cookiecutter", "--replay", str(TEMPLATE), cwd=tmp_path, env=home)
     assert (tmp_path / "night_shop" / ".env.example").read_text("utf-8") == first
 
 
-def test_an_update_keeps_what_the_owner_wrote(
-    origin: Origin, tmp_path: Path, home: dict[str, str]
+# --- The same answers give the same bytes -----------------------------------------------------
+
+# As many files as one project can have.
+MOST = {
+    "project_type": "django",
+    "result_backend": "database",
+    "deployment": "kubernetes",
+    "project_name": 'Zoë\'s "Night" 日本',
+    "project_slug": "night",
+    "author_name": "Zoë",
+}
+
+
+def contents(project: Path) -> dict[str, tuple[int, bytes]]:
+    """Return the mode and the bytes of each file of a project, by its name."""
+    return {
+        path.relative_to(project).as_posix(): (path.stat().st_mode, path.read_bytes())
+        for path in project.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_wherever_the_template_lies_the_bytes_are_the_same(
+    origin: Origin, bake: Bake, tmp_path: Path
 ) -> None:
-    answers = json.dumps({"project_name": "Night Shop", "result_backend": "none"})
-    command = ["cruft", "create", origin.url, "--checkout", "v1.0.0", "--no-input"]
-    run(*command, "--extra-context", answers, cwd=tmp_path, env=home)
-    project = tmp_path / "night_shop"
-    files = {file for file in project.rglob("*") if file.is_file()}
-    for command in (["git", "init", "-q"], ["git", "add", "-A"], ["git", "commit", "-qm", "Begin"]):
-        run(*command, cwd=project, env=home)
+    # A person on Windows has git write CRLF wherever a repository does not forbid it.
+    env = origin.env | {"GIT_CONFIG_KEY_2": "core.autocrlf", "GIT_CONFIG_VALUE_2": "true"}
+    env["GIT_CONFIG_COUNT"] = "3"
+    archive = ("git", "archive", "--prefix=celery-template-1.0.0/", "--output", "template.zip")
+    run(*archive, "v1.0.0", cwd=origin.tree, env=env)
+    places = {
+        "path": [str(TEMPLATE)],
+        "tag": [origin.url, "--checkout", "v1.0.0"],
+        "zip": [str(origin.tree / "template.zip")],
+    }
+    expected = contents(bake(**MOST).path)
+    assert len(expected) > 80
+    assert {mode & 0o111 for mode, _ in expected.values()} == {0}  # a zip would not keep them
+    for name, place in places.items():
+        words = ["cookiecutter", "--no-input", *place, "--output-dir", str(tmp_path / name)]
+        answers = [f"{question}={answer}" for question, answer in MOST.items()]
+        run(*words, *answers, cwd=tmp_path, env=env)
+        assert contents(tmp_path / name / "night") == expected, name
 
-    owners = "\n\ndef owned() -> str:\n    return 'by its owner'\n"
-    tasks = project / "celery_app" / "tasks.py"
-    tasks.write_text(tasks.read_text("utf-8") + owners, "utf-8")
-    run("git", "commit", "--quiet", "--all", "-m", "Mine", cwd=project, env=home)
 
-    inside = origin.tree / "{{cookiecutter.project_slug}}"
-    change(inside / ".gitignore", ".env*\n", ".env*\nof-the-second-release/\n")
-    (inside / "SECURITY.md").write_text("Write to {{cookiecutter.project_name}}.\n", "utf-8")
-    origin.release("v2.0.0")
-    run("cruft", "update", "--skip-apply-ask", "--checkout", "v2.0.0", cwd=project, env=home)
+BAKE_ALL = """
+import json, sys
+from cookiecutter.main import cookiecutter
+template, out, *projects = sys.argv[1:]
+for number, answers in enumerate(map(json.loads, projects)):
+    cookiecutter(template, no_input=True, output_dir=f"{out}/{number}", extra_context=answers)
+"""
 
-    assert tasks.read_text("utf-8").endswith(owners)
-    assert "of-the-second-release/" in (project / ".gitignore").read_text("utf-8")
-    assert (project / "SECURITY.md").read_text("utf-8") == "Write to Night Shop.\n"
-    now = {file for file in project.rglob("*") if file.is_file() and ".git" not in file.parts}
-    assert now == files | {project / "SECURITY.md"}  # nothing rejected, nothing that was dropped
-    run("cruft", "check", "--checkout", "v2.0.0", cwd=project, env=home)
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_each_python_writes_the_same_bytes(bake: Bake, tmp_path: Path, python: str) -> None:
+    # In the locale of nobody, where Python does not write UTF-8 unless it is told to.
+    env = clean_environment() | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    uv = ("uv", "run", "--quiet", "--no-project", "--python", python)
+    if subprocess.run([*uv, "python", "-V"], env=env, capture_output=True, check=False).returncode:
+        pytest.skip(f"no Python {python} here: to have it, uv python install {python}")
+    projects = [MOST, COMBINATIONS[0], COMBINATIONS[5], OTHERS[3]]
+    command = (*uv, "--with", "cookiecutter>=2.7,<3", "python", "-c", BAKE_ALL)
+    run(*command, str(TEMPLATE), str(tmp_path), *map(json.dumps, projects), cwd=tmp_path, env=env)
+    for number, answers in enumerate(projects):
+        expected = bake(**answers).path
+        assert contents(tmp_path / str(number) / expected.name) == contents(expected), answers

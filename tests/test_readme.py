@@ -89,8 +89,8 @@ LASTING = {
 # And all of them at once, as many as the Procfile has.
 HONCHO = "honcho start"
 # What needs a service that no test has: a container engine, a cluster, a repository on GitHub.
-# What is for nodes of RabbitMQ is typed in `test_cluster.py`.
-NOT_HERE = r"docker |kubectl |podman |uv(x| run) pre-commit |pre-commit |rabbitmq"
+# What is for nodes of RabbitMQ is typed in `test_cluster.py`, and updates in `test_updates.py`.
+NOT_HERE = r"docker |kubectl |podman |uv(x| run) pre-commit |pre-commit |rabbitmq|uvx cruft |git "
 DEADLINE = 120.0
 
 

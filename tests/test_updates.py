@@ -7,6 +7,7 @@ import pytest
 
 from tests.conftest import name_of
 from tests.releases import Origin, change, newcomer, publish, run
+from tests.test_readme import blocks
 
 INSIDE = "{{cookiecutter.project_slug}}"
 PACKAGE = f"{INSIDE}/{{{{cookiecutter.__package}}}}"
@@ -18,10 +19,12 @@ PAIRS = [
     {"project_type": "django", "broker": "rabbitmq", "result_backend": "database"},
 ]
 
-TASK = "\n\n@shared_task\ndef count() -> int:\n    return 3\n"
+DAILY = "    # A time of day"
+REPORT = "\n\n@shared_task\ndef report"
+COUNT = "\n\n@shared_task\ndef count() -> int:\n    return 3\n"
 SETTINGS = [
     ("9 // 10", "8 // 10"),
-    ("    # A time of day", '    "nightly": {"task": "count", "schedule": 60},\n    # A time of day'),
+    (DAILY, f'    "nightly": {{"task": "count", "schedule": 60}},\n{DAILY}'),
 ]
 # What an owner writes into the files that the README calls theirs, where a project has them.
 EDITS = {
@@ -30,8 +33,8 @@ EDITS = {
     "celery_app/__init__.py": [("metrics.install(app)\n", "")],
     "night_shop/celery.py": [("metrics.install(app)\n", "")],
     "night_shop/urls.py": [('    path("jobs/"', '    path("shop/", view),\n    path("jobs/"')],
-    "celery_app/tasks.py": [("\n\n@shared_task\ndef report", f"{TASK}\n\n@shared_task\ndef report")],
-    "jobs/tasks.py": [("\n\n@shared_task\ndef report", f"{TASK}\n\n@shared_task\ndef report")],
+    "celery_app/tasks.py": [(REPORT, COUNT + REPORT)],
+    "jobs/tasks.py": [(REPORT, COUNT + REPORT)],
     "Procfile": [("beat:", "mail: python dev.py worker -Q mail\nbeat:")],
     ".env.example": [("CELERY_TASK_TIME_LIMIT=300", "CELERY_TASK_TIME_LIMIT=60")],
     "pyproject.toml": [
@@ -71,7 +74,7 @@ MOVES = {
     f"{INSIDE}/docs/recipes.md": [("# ", "# More ")],
     f"{INSIDE}/.github/workflows/ci.yml": [("name: Python", "name: On Python")],
     f"{INSIDE}/.gitlab-ci.yml": [("uv sync --all-extras", "uv sync --all-extras --all-groups")],
-    f"{INSIDE}/deploy/kubernetes/production/kustomization.yaml": [("- autoscaler", "- ./autoscaler")],
+    f"{INSIDE}/deploy/kubernetes/production/kustomization.yaml": [("- auto", "- ./auto")],
     # The extension learns something that a template of this release needs.
     "template_extension.py": [
         ("quoted, markdown,", "quoted, louder, markdown,"),
@@ -85,21 +88,36 @@ def move_on(origin: Origin) -> None:
     for name, pairs in MOVES.items():
         for old, new in pairs:
             change(origin.tree / name, old, new)
-    for path in (origin.tree / INSIDE).rglob("*"):
-        if path.is_file() and path.stat().st_size:
-            path.write_text(f"# moved on\n{path.read_text('utf-8')}", "utf-8")
+    begin_all(origin, "# moved on\n")
     loud = "{{ cookiecutter.project_name | louder }}\n"
     (origin.tree / INSIDE / "SECURITY.md").write_text(loud, "utf-8")
     (origin.tree / PACKAGE / "runtime" / "fresh.py").write_text('"""New."""\n', "utf-8")
     origin.release("v1.1.0")
 
 
+def move_back(origin: Origin) -> None:
+    """Release v1.2.0: the same lines again."""
+    for name, pairs in MOVES.items():
+        for old, new in pairs if name.startswith(INSIDE) else ():
+            change(origin.tree / name, new, old)
+    begin_all(origin, "# and on\n")
+    origin.release("v1.2.0")
+
+
+def begin_all(origin: Origin, line: str) -> None:
+    """Begin each file that a project gets with ``line``."""
+    for path in (origin.tree / INSIDE).rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_text(line + path.read_text("utf-8"), "utf-8")
+
+
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
-    """Return a repository of the template as it is now, v1.0.0, and of the next release, v1.1.0."""
+    """Return a repository of the template as it is now, v1.0.0, and of two later releases."""
     directory = tmp_path_factory.mktemp("origin")
     origin = publish(directory, newcomer(directory / "home"))
     move_on(origin)
+    move_back(origin)
     return origin
 
 
@@ -127,12 +145,16 @@ class Project:
         self.run("git", "commit", "--quiet", "--message", "Mine")
 
     def edit(self) -> None:
-        """Do as its owner does: edit every file but the runtime's, drop a part, add a file."""
+        """Do what an owner is invited to."""
         for name, pairs in EDITS.items():
             for old, new in pairs if (self.path / name).exists() else ():
                 change(self.path / name, old, new)
+
+    def edit_all(self) -> None:
+        """Edit every file but the runtime's, drop a part of that, and add a file."""
+        self.edit()
         for name in self.texts():
-            if self.runtime not in name and name not in {".cruft.json", "SECURITY.md"}:
+            if self.runtime not in name and name != "SECURITY.md":
                 with (self.path / name).open("a", encoding="utf-8") as file:
                     file.write("# its owner's\n")
         (self.path / "docs" / "recipes.md").unlink()
@@ -144,13 +166,17 @@ class Project:
         self.run("cruft", "update", "--skip-apply-ask", "--checkout", tag)
 
     def texts(self) -> dict[str, str]:
-        """Return all its files that are not empty, by their names."""
+        """Return all its files but those of git and cruft, and those that are empty."""
         paths = [path for path in self.path.rglob("*") if path.is_file() and path.stat().st_size]
         return {
             path.relative_to(self.path).as_posix(): path.read_text("utf-8")
             for path in paths
-            if self.path / ".git" not in path.parents
+            if self.path / ".git" not in path.parents and path.name != ".cruft.json"
         }
+
+    def cruft(self) -> object:
+        """Return what cruft keeps of the template."""
+        return json.loads((self.path / ".cruft.json").read_text("utf-8"))
 
 
 @pytest.mark.parametrize("answers", PAIRS, ids=name_of)
@@ -159,22 +185,22 @@ def test_an_update_keeps_every_edit(
 ) -> None:
     project = Project(origin, tmp_path / "old", "v1.0.0", answers)
     project.commit()
-    project.edit()
+    project.edit_all()
     project.commit()
     project.update("v1.1.0")
 
     # All is as if the owner had edited a project of the new release: nothing lost, no `.rej`.
     fresh = Project(origin, tmp_path / "new", "v1.1.0", answers)
-    fresh.edit()
-    updated, expected = project.texts(), fresh.texts()
-    assert json.loads(updated.pop(".cruft.json")) == json.loads(expected.pop(".cruft.json"))
-    assert updated == expected
-    assert updated["SECURITY.md"] == "NIGHT SHOP\n"  # by the extension of the new release
+    fresh.edit_all()
+    assert project.texts() == fresh.texts()
+    assert project.cruft() == fresh.cruft()
+    assert project.texts()["SECURITY.md"] == "NIGHT SHOP\n"  # by the extension of the new release
 
 
 def test_an_update_of_the_runtime_never_conflicts(origin: Origin, tmp_path: Path) -> None:
     """Whatever else does: here, the owner has changed the same line as the template."""
     project = Project(origin, tmp_path, "v1.0.0", PAIRS[0])
+    project.commit()
     before = project.texts()
     change(project.path / "Procfile", "broker: python", "broker: nice python")
     project.commit()
@@ -188,3 +214,27 @@ def test_an_update_of_the_runtime_never_conflicts(origin: Origin, tmp_path: Path
     for name in modules - {f"{project.runtime}/fresh.py"}:
         assert after[name] == f"# moved on\n{before[name]}"
     project.run("cruft", "check", "--checkout", "v1.1.0")
+
+
+def test_a_branch_that_nobody_edits_is_updated_in_any_clone(origin: Origin, tmp_path: Path) -> None:
+    """As the README of the project says: git knows there what the template wrote."""
+    project = Project(origin, tmp_path / "first", "v1.0.0", PAIRS[0])
+    project.commit()
+    project.run("git", "branch", "template")
+    project.edit()
+    project.commit()
+    readme = (project.path / "README.md").read_text("utf-8")
+    check, commands = blocks(readme.split("\n## Update it\n")[1], "console")
+    assert "uvx cruft check\n" in check
+    assert "uvx cruft update\n" in commands
+    for tag in ("v1.1.0", "v1.2.0"):
+        clone = tmp_path / tag / "night_shop"
+        project.run("git", "clone", "--quiet", project.path.as_uri(), str(clone))
+        project.path = clone
+        update = f"cruft update --skip-apply-ask --checkout {tag}"
+        project.run("bash", "-ec", commands.replace("uvx cruft update", update))
+
+    fresh = Project(origin, tmp_path / "fresh", "v1.2.0", PAIRS[0])
+    fresh.edit()
+    assert project.texts() == fresh.texts()
+    assert project.cruft() == fresh.cruft()
