@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import TEMPLATE
+from tests.servers import unavailable
 
 SCRIPTS = Path(sys.executable).parent
 PARTS = (
@@ -67,21 +68,31 @@ class Origin:
         run("git", "add", "--all", "--force", cwd=self.tree, env=self.env)
         run("git", "commit", "--quiet", "-m", tag, cwd=self.tree, env=self.env)
         run("git", "tag", tag, cwd=self.tree, env=self.env)
-        run("git", "push", "--quiet", self.url, "main", tag, cwd=self.tree, env=self.env)
+        run("git", "push", "--quiet", "--tags", self.url, "main", cwd=self.tree, env=self.env)
 
 
-def publish(directory: Path, env: dict[str, str]) -> Origin:
-    """Return a repository in ``directory`` that holds the template as it is now, as v1.0.0."""
+def publish(directory: Path, env: dict[str, str], before: str = "") -> Origin:
+    """Return a repository in ``directory`` that holds the template as it is now, as v1.0.0.
+
+    With ``before``, a commit of this repository, that one is there as v0.9.0. The test is skipped
+    where the history does not reach back to it.
+    """
     tree, bare = directory / "tree", directory / "celery-template.git"
-    tree.mkdir()
+    for options in (["--bare", str(bare)], [str(tree)]):
+        run("git", "init", "--quiet", "--initial-branch=main", *options, cwd=directory, env=env)
+    origin = Origin(bare.as_uri(), tree, env)
+    if before:
+        fetch = ["git", "fetch", "--quiet", str(TEMPLATE), before]
+        if subprocess.run(fetch, cwd=tree, env=env, capture_output=True, check=False).returncode:
+            unavailable(f"no commit {before[:9]} here: to have it, git fetch --unshallow")
+        run("git", "reset", "--quiet", "--hard", "FETCH_HEAD", cwd=tree, env=env)
+        run("git", "tag", "v0.9.0", cwd=tree, env=env)
+        run("git", "rm", "--quiet", "-r", ".", cwd=tree, env=env)
     ignored = shutil.ignore_patterns("__pycache__", ".*_cache")
     for name in PARTS:
         if (TEMPLATE / name).is_dir():
             shutil.copytree(TEMPLATE / name, tree / name, ignore=ignored)
         else:
             shutil.copy(TEMPLATE / name, tree / name)
-    for options in (["--bare", str(bare)], [str(tree)]):
-        run("git", "init", "--quiet", "--initial-branch=main", *options, cwd=directory, env=env)
-    origin = Origin(bare.as_uri(), tree, env)
     origin.release("v1.0.0")
     return origin

@@ -50,6 +50,26 @@ EDITS = {
     "deploy/kubernetes/production/kustomization.yaml": [('newTag: "1"', 'newTag: "7"')],
 }
 
+# The last version before 1.0.0 in which the runtime was not yet a package of its own.
+BEFORE_RUNTIME = "5787fd767002c4395a0d416d2068c21a55b80cc1"
+# What an owner has written there, in lines that 1.0.0 did not touch.
+SETTINGS_BEFORE = [("= 400_000\n", "= 800_000\n"), ('hour="6"', 'hour="5"')]
+EDITS_BEFORE = {
+    **EDITS,
+    "celery_app/celeryconfig.py": SETTINGS_BEFORE,
+    "night_shop/settings.py": [*SETTINGS_BEFORE, ('    "jobs",\n', '    "jobs",\n    "shop",\n')],
+    "celery_app/__init__.py": [("The service's", "The night shift's")],
+    "night_shop/celery.py": [('settings")\n', 'settings")\nos.environ.setdefault("TZ", "UTC")\n')],
+    "celery_app/tasks.py": [("(__name__)\n", f"(__name__)\n{COUNT}")],
+    "jobs/tasks.py": [("(__name__)\n", f"(__name__)\n{COUNT}")],
+    ".env.example": [("localhost", "broker.internal")],
+    "pyproject.toml": [
+        ('version = "0.1.0"', 'version = "3.2.0"'),
+        ('  "ruff', '  "respx",\n  "ruff'),
+    ],
+    "deploy/kubernetes/production/kustomization.yaml": [("newName: registry", "newName: images")],
+}
+
 # What the next release of the template changes, some of it close to that.
 MOVES = {
     f"{PACKAGE}/celeryconfig.py": [
@@ -144,9 +164,9 @@ class Project:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", "Mine")
 
-    def edit(self) -> None:
+    def edit(self, edits: dict[str, list[tuple[str, str]]] = EDITS) -> None:
         """Do what an owner is invited to."""
-        for name, pairs in EDITS.items():
+        for name, pairs in edits.items():
             for old, new in pairs if (self.path / name).exists() else ():
                 change(self.path / name, old, new)
 
@@ -238,3 +258,26 @@ def test_a_branch_that_nobody_edits_is_updated_in_any_clone(origin: Origin, tmp_
     fresh.edit()
     assert project.texts() == fresh.texts()
     assert project.cruft() == fresh.cruft()
+
+
+@pytest.fixture(scope="module")
+def old_origin(tmp_path_factory: pytest.TempPathFactory) -> Origin:
+    """Return a repository of the template before its runtime was a package, and as it is now."""
+    directory = tmp_path_factory.mktemp("origin")
+    return publish(directory, newcomer(directory / "home"), BEFORE_RUNTIME)
+
+
+@pytest.mark.parametrize("answers", PAIRS, ids=name_of)
+def test_a_project_from_before_the_runtime_gets_it(
+    old_origin: Origin, tmp_path: Path, answers: dict[str, str]
+) -> None:
+    project = Project(old_origin, tmp_path / "old", "v0.9.0", answers)
+    assert not (project.path / project.runtime).exists()
+    project.commit()
+    project.edit(EDITS_BEFORE)
+    project.commit()
+    project.update("v1.0.0")
+
+    fresh = Project(old_origin, tmp_path / "new", "v1.0.0", answers)
+    fresh.edit(EDITS_BEFORE)
+    assert project.texts() == fresh.texts()
