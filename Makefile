@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots lint newer clean
+.PHONY: help demo test test-fast test-faults faults screenshots lint newer release clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -26,6 +26,8 @@ help:
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make newer  fails if there is a newer release of what the runtime stands on'
+	@echo 'make release VERSION=1.2.0'
+	@echo '            dates the changelog, sets the version, and commits; the tag is yours'
 	@echo 'make clean  remove what the other commands brought'
 
 demo: $(UV)
@@ -67,6 +69,9 @@ newer: $(UV)
 		printf '%s\nRead it, then raise the bounds: tests/runtime/test_overrides.py\n' "$$found"; \
 		exit 1; \
 	fi
+
+release: $(UV)
+	@$(UV) run --quiet python release.py '$(VERSION)'
 
 clean:
 	rm -rf .tools .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache uv.lock
