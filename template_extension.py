@@ -142,8 +142,9 @@ class Rendering(Extension):
     def __init__(self, environment: Environment) -> None:
         """Register the filters with cookiecutter's Jinja ``environment``."""
         super().__init__(environment)
-        # `cruft update` renders two versions of the template in one process: each imports its own.
-        sys.modules.pop(__name__, None)
+        # An update renders two versions of the template in one process: each imports its own.
+        if "cruft" in sys.modules:
+            sys.modules.pop(__name__, None)
         filters = (
             checked_line, checked_slug, checked_email, checked_timezone,
             quoted, markdown, html, celery_namespace,
