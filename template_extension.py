@@ -70,7 +70,8 @@ def refuse(question: str, answer: object, why: str) -> NoReturn:
     text = answer if isinstance(answer, str) else json.dumps(answer, default=str)
     # Escaped, so that control characters in a bad answer stay on the one line.
     shown = json.dumps(text[:60], ensure_ascii=not text.isprintable())
-    raise RefusedAnswer(f"{question}: {shown} {why}")
+    name = question if question.isprintable() else json.dumps(question)
+    raise RefusedAnswer(f"{name[:60]}: {shown} {why}")
 
 
 def checked_text(answer: object, question: str) -> str:
@@ -214,7 +215,8 @@ def quoted(value: object) -> str:
 
 def markdown(text: str) -> str:
     """Return ``text`` so that Markdown shows it as it was typed."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", text)
+    escaped = re.sub(r"([\\`*_{}\[\]<>()#+!|~&$-])", r"\\\1", text.strip())
+    return re.sub(r"^(\d+)\.", r"\1\\.", escaped)  # no numbered list
 
 
 def html(text: str) -> str:
@@ -285,6 +287,12 @@ class Rendering(Extension):
             click.echo(f"{project} {line}; --skip-if-file-exists keeps them", err=True)
 
     @cached_property
+    def own(self) -> set[object]:
+        """Return the texts of the template that are rendered before its files, and the hook."""
+        texts = [value for value in questions_of(TEMPLATE).values() if isinstance(value, str)]
+        return {*texts, *(path.read_text("utf-8") for path in TEMPLATE.glob("hooks/*.py"))}
+
+    @cached_property
     def dropped(self) -> dict[str, list[str]]:
         """Return, for each path in ``_dropped``, the conditions under which a project has it."""
         # Cookiecutter renders inside the template, one directory below its questions.
@@ -312,8 +320,11 @@ class Rendering(Extension):
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
         """Return the Jinja that ``source`` stands for: the text of a file, or a file's name."""
-        if name is None and not self.environment.loader:  # an answer, a hook, or the directory
-            return "{{ cookiecutter | settled }}" if source == PROJECT else source
+        if source == PROJECT:
+            return "{{ cookiecutter | settled }}"
+        if name is None and not self.environment.loader:
+            # Cookiecutter would render what an answer holds; so would every update by cruft.
+            return source if source in self.own else f"{{{{ {quoted(source)} }}}}"
         if name is None:
             self.warn_of_overwriting(source)
             return self.file_name(source)
