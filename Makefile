@@ -37,8 +37,8 @@ test: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m "not faults" $(ARGS)
 
 test-fast: $(UV)
-	$(UV) run --quiet pytest --numprocesses=auto tests/runtime tests/test_answers.py \
-		tests/test_shape.py $(ARGS)
+	$(UV) run --quiet pytest --numprocesses=auto --hypothesis-profile=fast \
+		tests/runtime tests/test_answers.py tests/test_any_answers.py tests/test_shape.py $(ARGS)
 
 test-faults: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py \

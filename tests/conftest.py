@@ -17,12 +17,25 @@ from typing import Any, TypeAlias
 import pytest
 from cookiecutter.environment import StrictEnvironment
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from tests import servers
 
 TEMPLATE = Path(__file__).parents[1]
 RUNTIME = TEMPLATE / "{{cookiecutter.project_slug}}" / "{{cookiecutter.__package}}" / "runtime"
 TIMEOUT = 300.0
+
+# The same examples every day: a run tells about the change, and not about its luck.
+settings.register_profile(
+    "template",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=170,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("fast", settings.get_profile("template"), max_examples=10)
+settings.load_profile("template")  # and `make test-fast` another one
 
 COMBINATIONS = [
     {"project_type": project_type, "broker": broker, "result_backend": result_backend}

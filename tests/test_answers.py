@@ -3,30 +3,25 @@
 import ast
 import html
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
-import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 import yaml
+from click.testing import CliRunner, Result
+from cookiecutter.cli import main
 from cookiecutter.exceptions import FailedHookException
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import template_extension
 from tests.conftest import COMBINATIONS, TEMPLATE, TIMEOUT, Bake, BakedProject, clean_environment
-
-# The same examples every day: a run tells about the change, and not about its luck.
-settings.register_profile(
-    "template",
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
-settings.load_profile("template")
+from tests.reading import parse_all
 
 REFUSED = [
     *[
@@ -94,32 +89,6 @@ ODD = [
     *("सेवा", "Ünïcödé", "e\u0301 combined", "🚀👩\u200d🚀🏳️\u200d🌈", "\u200bzero width\ufeff"),
     *("x" * 200, "長" * 200, "#% if", "#= x"),
 ]
-
-
-def parse(path: Path) -> object:
-    """Read a file as its format says; an error names it."""
-    text = path.read_text(encoding="utf-8")
-    match path.suffix:
-        case ".py":
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # an escape that Python does not know
-                return compile(text, str(path), "exec", dont_inherit=True)
-        case ".toml":
-            return tomllib.loads(text)
-        case ".yaml" | ".yml":
-            return list(yaml.safe_load_all(text))
-        case ".json":
-            return json.loads(text)
-    return text
-
-
-def parse_all(project: BakedProject) -> None:
-    """Read every file of a project."""
-    for name in project.files():
-        try:
-            parse(project.path / name)
-        except (SyntaxError, ValueError, yaml.YAMLError) as error:
-            pytest.fail(f"{name} does not parse: {error}\n{project.read(name)}")
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +159,155 @@ def test_a_refusal_leaves_nothing_behind(
     assert list(tmp_path.rglob("*")) == [output]
 
 
+Run: TypeAlias = Callable[..., Result]
+
+
+@pytest.fixture
+def run(home: Path, tmp_path: Path) -> Run:
+    """Run the command in this process, which has compiled the template; write to `tmp_path`."""
+
+    def run(*words: str, config: str = "config.yaml") -> Result:
+        where = ["--config-file", str(home / config), "--output-dir", str(tmp_path)]
+        return CliRunner().invoke(main, [*where, str(TEMPLATE), *words])
+
+    return run
+
+
+@pytest.fixture
+def kept(run: Run, home: Path, tmp_path: Path) -> dict[str, Any]:
+    """Return what cookiecutter keeps of a run for a replay."""
+    assert run("--no-input", "--accept-hooks=no").exit_code == 0
+    shutil.rmtree(tmp_path / "my_service")
+    file = home / "replay_dir" / f"{TEMPLATE.name}.json"
+    context: dict[str, Any] = json.loads(file.read_text("utf-8"))["cookiecutter"]
+    return context
+
+
+def refused(done: Result, output: Path) -> str:
+    """Return the one line of a refusal that leaves nothing behind."""
+    assert done.exit_code == 1, done.output
+    [line] = done.output.splitlines()
+    assert list(output.iterdir()) == []
+    return str(line)
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ({"project_slug": "../x"}, 'project_slug: "../x" is not a valid package name; use'),
+        ({"project_name": 5}, 'project_name: "5" is not a text; put it in quotes'),
+        ({"project_name": None}, 'project_name: "null" is not a text; put it in quotes'),
+        ({"author_email": "nobody"}, 'author_email: "nobody" is not a valid email address'),
+        ({"timezone": "Berlin"}, 'timezone: "Berlin" is not an IANA time zone; did you mean'),
+        ({"broker": "kafka"}, 'broker: "kafka" is not one of the choices: redis, rabbitmq'),
+        ({"ci": ["github"]}, 'ci: "[\\"github\\"]" is not one of the choices: github, gitlab'),
+        ({"brokre": "redis"}, 'brokre: "redis" answers no question; did you mean broker?'),
+        ({"a\nb": "x"}, '"a\\nb": "x" answers no question; there are project_name, project_slug'),
+    ],
+)
+def test_a_bad_answer_in_a_replay_is_refused_in_one_line(
+    kept: dict[str, Any], run: Run, tmp_path: Path, answers: dict[str, Any], why: str
+) -> None:
+    file = tmp_path.with_suffix(".json")
+    file.write_text(json.dumps({"cookiecutter": kept | answers}))
+    assert refused(run("--replay-file", str(file)), tmp_path).startswith(why)
+
+
+def test_a_bad_answer_in_the_last_run_is_refused_in_one_line(
+    kept: dict[str, Any], run: Run, home: Path, tmp_path: Path
+) -> None:
+    file = home / "replay_dir" / f"{TEMPLATE.name}.json"
+    file.write_text(json.dumps({"cookiecutter": kept | {"broker": "kafka"}}))
+    line = refused(run("--replay"), tmp_path)
+    assert line == 'broker: "kafka" is not one of the choices: redis, rabbitmq'
+
+
+@pytest.mark.parametrize("answers", [{}, {"project_name": "Night Shop", "broker": "rabbitmq"}])
+def test_a_replay_that_is_not_complete_is_refused_in_one_line(
+    run: Run, home: Path, tmp_path: Path, answers: dict[str, str]
+) -> None:
+    file = home / "partial.json"
+    file.write_text(json.dumps({"cookiecutter": answers}))
+    line = refused(run("--replay-file", str(file)), tmp_path)
+    assert line.startswith("--replay-file: ")
+    assert line.endswith("put answers of your own into the default_context of --config-file")
+
+
+def test_a_replay_computes_what_follows_from_its_answers(
+    kept: dict[str, Any], run: Run, bake: Bake, home: Path, tmp_path: Path
+) -> None:
+    answers = {"project_type": "django", "broker": "rabbitmq", "project_slug": "night_shop"}
+    older = {"_brokers": {}, "_python": "3.9", "__package": "old"}  # of an older template
+    file = home / "kept.json"
+    file.write_text(json.dumps({"cookiecutter": kept | older | answers}))
+    assert run("--replay-file", str(file)).exit_code == 0
+    project, usual = BakedProject(tmp_path / "night_shop", "night_shop"), bake(**answers)
+    assert project.files() == usual.files()
+    assert all(project.read(name) == usual.read(name) for name in usual.files())
+
+
+def test_a_choice_that_does_not_exist_is_refused_in_a_configuration_file(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    """Cookiecutter drops it and all that follow, with a warning of two lines before ours."""
+    directories = json.loads((home / "config.yaml").read_text())
+    answers = {"full_name": "for other templates", "broker": "kafka", "timezone": "Europe/Berlin"}
+    (home / "kafka.yaml").write_text(json.dumps(directories | {"default_context": answers}))
+    with pytest.warns(UserWarning, match="Invalid default received: kafka"):
+        done = run("--no-input", config="kafka.yaml")
+    assert refused(done, tmp_path) == 'broker: "kafka" is not one of the choices: redis, rabbitmq'
+
+
+def test_a_choice_that_does_not_exist_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+    """On the command line, cookiecutter itself ends with a traceback, before it reads ours."""
+    done = run("--no-input", "broker=kafka")
+    assert isinstance(done.exception, ValueError)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_to_no_question_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    line = refused(run("--no-input", "brokre=rabbitmq"), tmp_path)
+    assert line == 'brokre: "rabbitmq" answers no question; did you mean broker?'
+
+
+def test_files_that_exist_are_skipped_or_the_owner_is_told(
+    run: Run, home: Path, tmp_path: Path
+) -> None:
+    assert run("--no-input").exit_code == 0
+    project = BakedProject(tmp_path / "my_service", "celery_app")
+    added = ["celery_app/orders.py", "jobs/tasks.py", "manage.py", "deploy/notes.txt"]
+    for name in added:  # some of them at places that this project's answers drop
+        (project.path / name).parent.mkdir(exist_ok=True)
+        (project.path / name).write_text("# mine\n")
+    usual = {name: project.read(name) for name in project.files()}
+    edited = {name: f"{text}# edited\n" for name, text in usual.items()}
+    for name, text in edited.items():
+        (project.path / name).write_text(text)
+    (project.path / "Procfile").unlink()
+
+    done = run("--no-input", "-f", "-s")
+    assert done.exit_code == 0, done.output
+    assert {name: project.read(name) for name in project.files()} == edited | {
+        "Procfile": usual["Procfile"]
+    }
+    assert done.stderr == ""
+
+    again = cookiecutter(home, tmp_path, "-f")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.startswith(f"{project.path} was there before: files of the template are")
+    assert len(again.stderr.splitlines()) == 1
+    assert project.files() == set(usual)
+    assert all(project.read(name) == edited[name] for name in added)
+    assert project.read("celery_app/tasks.py") == usual["celery_app/tasks.py"]
+
+
+def test_a_template_on_the_command_line_is_text(run: Run, tmp_path: Path) -> None:
+    description = "{{ 7*7 }} {{ x }} {% raw %} {# {{"
+    assert run("--no-input", f"description={description}").exit_code == 0
+    text = (tmp_path / "my_service" / "pyproject.toml").read_text("utf-8")
+    assert tomllib.loads(text)["project"]["description"] == description
+
+
 @pytest.mark.parametrize("project_type", ["celery", "django"])
 def test_without_hooks_only_empty_directories_are_more(
     home: Path, tmp_path: Path, bake: Bake, project_type: str
@@ -197,7 +315,7 @@ def test_without_hooks_only_empty_directories_are_more(
     done = cookiecutter(home, tmp_path, "--accept-hooks=no", f"project_type={project_type}")
     assert done.returncode == 0, done.stderr
     project = BakedProject(tmp_path / "my_service", "celery_app")
-    parse_all(project)
+    parse_all(project.path)
     usual = bake(project_type=project_type)
     assert project.files() == usual.files()
     assert all(project.read(name) == usual.read(name) for name in usual.files())
@@ -219,7 +337,7 @@ def test_a_typed_template_is_text(home: Path, tmp_path: Path) -> None:
     done = cookiecutter(home, tmp_path, typed="\n".join([*typed, *[""] * 20]))
     assert done.returncode == 0, done.stdout + done.stderr
     project = BakedProject(tmp_path / "sevens", "celery_app")
-    parse_all(project)
+    parse_all(project.path)
     metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
     assert metadata["description"] == "{% raw %} {# note #}"
     assert metadata["authors"] == [{"name": "{{ cookiecutter }}"}]
@@ -237,7 +355,7 @@ def test_an_odd_answer_gives_files_that_parse(bake: Bake, odd: str, project_type
         author_email="o'brien+jobs@日本.example",
         project_type=project_type,
     )
-    parse_all(project)
+    parse_all(project.path)
     metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
     assert metadata["name"] == "hostile"
     assert metadata["description"] == odd
@@ -261,7 +379,7 @@ def test_the_slug_comes_of_the_name(bake: Bake, name: str, slug: str) -> None:
 def test_any_time_zone_is_taken(bake: Bake, zone: str) -> None:
     project = bake(timezone=zone)
     assert zone in project.read("celery_app/celeryconfig.py")
-    parse_all(project)
+    parse_all(project.path)
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS[::5])
@@ -269,31 +387,7 @@ def test_any_time_zone_is_taken(bake: Bake, zone: str) -> None:
 def test_every_licence_gives_files_that_parse(
     bake: Bake, combination: dict[str, str], license_name: str
 ) -> None:
-    parse_all(bake(license=license_name, author_name="", author_email="", **combination))
-
-
-# Cookiecutter renders what comes from the command line; that is its own feature, not an answer.
-free_text = st.text(max_size=210).filter(
-    lambda text: not any(tag in text for tag in ("{{", "{%", "{#"))
-)
-combinations = st.sampled_from(COMBINATIONS)
-
-
-@settings(max_examples=100)
-@given(name=free_text, description=free_text, author=free_text, combination=combinations)
-def test_any_text_is_refused_in_one_line_or_parses(
-    bake: Bake, name: str, description: str, author: str, combination: dict[str, str]
-) -> None:
-    texts = {"project_name": name, "description": description, "author_name": author}
-    try:
-        project = bake(project_slug="hostile", **texts, **combination)
-    except FailedHookException as refusal:
-        assert str(refusal).isprintable()  # noqa: PT017
-        return
-    parse_all(project)
-    metadata = tomllib.loads(project.read("pyproject.toml"))["project"]
-    assert metadata["description"] == description
-    assert metadata.get("authors", []) == ([{"name": author}] if author else [])
+    parse_all(bake(license=license_name, author_name="", author_email="", **combination).path)
 
 
 @settings(max_examples=1000)

@@ -1,123 +1,21 @@
-"""A project comes from the questions or a file of answers, and from wherever the template lies."""
+"""A project comes from a file of answers, and from wherever the template lies."""
 
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import pexpect
 import pytest
 import yaml
 
 from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, clean_environment
-from tests.releases import SCRIPTS, Origin, newcomer, publish, run
+from tests.releases import Origin, newcomer, publish, run
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> dict[str, str]:
     """Return the environment of a person who has never used cookiecutter, in a fresh home."""
     return newcomer(tmp_path / "home")
-
-
-@dataclass
-class Person:
-    """Somebody at a terminal who answers the questions of the template."""
-
-    terminal: "pexpect.spawn[str]"
-
-    def answers(self, question: str, answer: str) -> None:
-        """Wait until ``question`` is asked, with its default in brackets, and type ``answer``."""
-        self.terminal.expect(rf"{question}[^\n]*(?:\n[^\[][^\n]*)*\([^)\n]*\): ")
-        self.terminal.sendline(answer)
-
-    def reads_on(self) -> str:
-        """Return what is printed up to the end."""
-        self.terminal.expect(pexpect.EOF)
-        self.terminal.close()
-        assert self.terminal.before is not None
-        return self.terminal.before.replace("\r\n", "\n")
-
-
-@pytest.fixture
-def person(tmp_path: Path, home: dict[str, str]) -> Iterator[Person]:
-    """Return a person who has just typed the command, in an empty directory."""
-    out = tmp_path / "out"
-    out.mkdir()
-    terminal = pexpect.spawn(
-        str(SCRIPTS / "cookiecutter"),
-        [str(TEMPLATE)],
-        cwd=str(out),
-        env=home,
-        encoding="utf-8",
-        dimensions=(50, 200),
-        timeout=120,
-    )
-    yield Person(terminal)
-    terminal.close(force=True)
-
-
-def test_a_person_answers_the_questions(person: Person, tmp_path: Path) -> None:
-    person.answers("Name of the service", "Night Shop")
-    person.answers("Name of its directory", "")
-    person.answers("What it does", "")
-    person.answers("Your name", "Zoë O'Neil")
-    person.answers("Email address", "")
-    person.answers("What kind of project", "7")  # there is no such choice: asked again
-    person.answers("What kind of project", "2")
-    person.answers("Which broker", "2")
-    person.answers("Where to store", "1")
-    person.answers("Time zone", "Europe/Berlin")
-    person.answers("License", "3")
-    person.answers("Where to run the tests", "2")
-    person.answers("How to deploy", "1")
-    last = person.reads_on()
-
-    assert person.terminal.exitstatus == 0
-    assert "cd night_shop" in last
-    assert "Traceback" not in last
-    project = tmp_path / "out" / "night_shop"
-    assert (project / "night_shop" / "celery.py").is_file()
-    assert (project / ".gitlab-ci.yml").is_file()
-    assert (project / "compose.yaml").is_file()
-    assert "Europe/Berlin" in (project / "night_shop" / "settings.py").read_text("utf-8")
-    assert "Zoë O'Neil" in (project / "LICENSE").read_text("utf-8")
-
-
-@pytest.mark.parametrize(
-    ("name", "slug", "reason"),
-    [
-        ("Night Shop", "night-shop", 'project_slug: "night-shop" is not a valid package name'),
-        ("Night Shop", "../shop", 'project_slug: "../shop" is not a valid package name'),
-        ("Celery", "", 'project_slug: "celery" would shadow the module of that name'),
-        ("日本", "import", 'project_slug: "import" is a Python keyword'),
-    ],
-)
-def test_a_bad_slug_is_refused_right_at_its_question(
-    person: Person, tmp_path: Path, name: str, slug: str, reason: str
-) -> None:
-    person.answers("Name of the service", name)
-    person.answers("Name of its directory", slug)
-    lines = person.reads_on().strip().splitlines()
-
-    assert person.terminal.exitstatus == 1
-    assert lines[-1].startswith(reason)
-    assert len(lines) <= 2, lines  # the typed answer, and one line
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_a_near_miss_of_a_time_zone_is_refused_with_a_hint(person: Person) -> None:
-    person.answers("Name of the service", "Night Shop")
-    for question in ("Name of its directory", "What it does", "Your name", "Email address"):
-        person.answers(question, "")
-    for question in ("What kind of project", "Which broker", "Where to store"):
-        person.answers(question, "1")
-    person.answers("Time zone", "Europe/Berln")
-    last = person.reads_on().strip().splitlines()[-1]
-
-    assert person.terminal.exitstatus == 1
-    assert last.endswith("did you mean Europe/Berlin?") or "Europe/Berlin" in last
 
 
 @pytest.fixture

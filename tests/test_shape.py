@@ -283,7 +283,7 @@ def test_every_private_fact_is_used() -> None:
     texts = [path.read_text(encoding="utf-8") for path in files if path.is_file()]
     texts += [value for value in QUESTIONS.values() if isinstance(value, str)]
     # Those that cookiecutter and the extension read.
-    others = {"__prompts__", "_copy_without_render", "_dropped", "_extensions", "_jinja2_env_vars"}
+    others = {"__prompts__", "_dropped", "_extensions", "_jinja2_env_vars"}
     facts = [
         name
         for name, value in QUESTIONS.items()
