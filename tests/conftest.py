@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import yaml
 from cookiecutter.environment import StrictEnvironment
 from filelock import FileLock
 
@@ -36,9 +37,14 @@ OTHERS = [
     for index, ci, deployment in [
         *[(0, "none", "none"), (4, "gitlab", "compose")],
         *[(8, "github", "none"), (9, "gitlab", "none")],
-        *[(0, "github", "kubernetes"), (4, "none", "kubernetes"), (9, "gitlab", "kubernetes")],
+        *[(0, "github", "kubernetes"), (4, "none", "kubernetes")],
+        *[(7, "github", "kubernetes"), (9, "gitlab", "kubernetes")],
     ]
 ]
+PRESETS: dict[str, dict[str, str]] = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["default_context"]
+    for path in sorted((TEMPLATE / "presets").glob("*.yaml"))
+}
 # What a generated project reads from the environment, and what would lead its commands astray.
 FOREIGN = {
     *("ALLOWED_HOSTS", "CI", "DATABASE_URL", "DEBUG", "DJANGO_SETTINGS_MODULE", "SECRET_KEY"),
