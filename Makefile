@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots lint newer clean
+.PHONY: help demo test test-fast test-faults faults screenshots samples lint newer clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -24,6 +24,8 @@ help:
 	@echo '            into the tables of the README'
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
+	@echo 'make samples'
+	@echo '            pages in docs/samples/ that show what the presets generate'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make newer  fails if there is a newer release of what the runtime stands on'
 	@echo 'make clean  remove what the other commands brought'
@@ -36,7 +38,7 @@ test: $(UV)
 
 test-fast: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto tests/runtime tests/test_answers.py \
-		tests/test_shape.py $(ARGS)
+		tests/test_shape.py tests/test_presets.py tests/test_samples.py $(ARGS)
 
 test-faults: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py \
@@ -49,6 +51,9 @@ faults: $(UV)
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots
+
+samples: $(UV)
+	@$(UV) run --quiet python -m tests.samples
 
 # A link of its own to the runtime, since `celery.py` lies beside it and would hide Celery.
 RUNTIME := {{cookiecutter.project_slug}}/{{cookiecutter.__package}}/runtime

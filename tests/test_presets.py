@@ -31,13 +31,14 @@ def generate(directory: Path, preset: Path, *, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_there_are_the_presets_that_the_readme_lists() -> None:
-    rows = re.findall(r"\| \[`(.+)`\]\((.+)\) \| `(.+)` \| (.+) \|", SECTION)
-    assert sorted(link for _, link, _, _ in rows) == sorted(FILES)
-    for name, link, answers, sentence in rows:
-        assert f"presets/{name}" == link
+    rows = re.findall(r"\| \[`(.+).yaml`\]\((.+)\) \| `(.+)` \| (.+) \| (.+) \|", SECTION)
+    assert sorted(link for _, link, *_ in rows) == sorted(FILES)
+    for name, link, answers, sentence, sample in rows:
+        assert link == f"presets/{name}.yaml"
+        assert sample == f"[sample](docs/samples/{name}.md)"
         assert FILES[link].read_text("utf-8").splitlines()[0] == f"# {sentence}"
         given = dict(answer.split("=") for answer in shlex.split(answers))
-        assert DEFAULTS | given == PRESETS[FILES[link].stem]
+        assert DEFAULTS | given == PRESETS[name]
         assert not given.items() & DEFAULTS.items()
 
 
