@@ -265,12 +265,6 @@ def test_the_python_files_of_the_template_parse_before_they_are_rendered() -> No
         ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
-def test_the_template_can_be_checked_out_on_windows() -> None:
-    for path in [*SOURCE.rglob("*"), *(TEMPLATE / "templates").rglob("*")]:
-        assert not re.search(r'["|<>:*?\\]', path.name), path
-        assert path.is_dir() or b"\r" not in path.read_bytes(), path
-
-
 def test_no_directory_of_the_template_has_a_conditional_name() -> None:
     for path in [SOURCE, *SOURCE.rglob("*")]:
         assert not path.is_dir() or "{%" not in path.name, path

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -329,7 +330,7 @@ def limit_shutdown(how: str, **_: Any) -> None:
 
     Celery's soft shutdown always waits for all of that time, whether or not tasks are running.
     """
-    if how == "Warm" and hasattr(signal, "SIGQUIT"):  # Windows has none
+    if how == "Warm" and sys.platform != "win32":  # it has no such signals
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
         # Zero would switch the timer off.
         grace: float = current_app.conf["shutdown_grace_period"] or 0.001
