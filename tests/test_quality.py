@@ -66,7 +66,7 @@ def check_types(project: BakedProject, workshop: Path, desk: Path) -> None:
     copy = BakedProject(desk / "project", project.package)
     shutil.rmtree(copy.path, ignore_errors=True)
     shutil.copytree(project.path, copy.path, ignore=shutil.ignore_patterns(".venv"))
-    mypy = (workshop / "bin" / "mypy", "--cache-dir", desk / "cache")
+    mypy = (workshop / "mypy", "--cache-dir", desk / "cache")
     said = copy.run(*mypy, ".").stdout
     assert said.startswith("Success: no issues found in "), said
 
@@ -90,7 +90,7 @@ def manage(workshop: Path, project: Bake) -> Callable[..., str]:
 
     def manage(answers: dict[str, str], *words: str, **env: str) -> str:
         fresh = project(**answers)
-        python = (workshop / "bin" / "python", "-W", "error")
+        python = (workshop / "python", "-W", "error")
         done = fresh.run(*python, "manage.py", *words, env=env)
         return done.stdout + done.stderr
 
@@ -118,7 +118,7 @@ def test_no_migration_is_missing(manage: Callable[..., str], answers: dict[str, 
 
 def test_production_without_a_secret_key_does_not_start(workshop: Path, bake: Bake) -> None:
     project = bake(project_type="django")
-    command = (workshop / "bin" / "python", "manage.py", "check")
+    command = (workshop / "python", "manage.py", "check")
     done = project.run(*command, env={"DEBUG": "0", "ALLOWED_HOSTS": "example.org"}, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("SECRET_KEY is not set")

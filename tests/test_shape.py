@@ -349,7 +349,7 @@ def test_both_flavours_have_the_same_effective_configuration(
     configurations = []
     for project_type in ("celery", "django"):
         project = bake(project_type=project_type, broker=broker, result_backend=result_backend)
-        python = workshop / "bin" / "python"
+        python = workshop / "python"
         done = project.run(python, "-W", "error", "-c", CONFIGURATION, project.package)
         configurations.append(json.loads(done.stdout))
     plain, django = configurations

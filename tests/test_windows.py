@@ -85,7 +85,7 @@ def test_the_types_hold_on_windows(
 ) -> None:
     """A name that is only there on POSIX has no type."""
     options = ("--platform", "win32", "--cache-dir", tmp_path)
-    bake(**answers).run(workshop / "bin" / "mypy", *options, ".")
+    bake(**answers).run(workshop / "mypy", *options, ".")
 
 
 def test_the_types_of_what_cookiecutter_loads_hold_on_windows(bake: Bake, tmp_path: Path) -> None:
