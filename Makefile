@@ -26,7 +26,7 @@ help:
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
 	@echo 'make samples'
 	@echo '            pages in docs/samples/ that show what the presets generate'
-	@echo 'make lint   ruff and mypy'
+	@echo 'make lint   ruff, mypy and rumdl'
 	@echo 'make newer  fails if there is a newer release of what the runtime stands on'
 	@echo 'make clean  remove what the other commands brought'
 
@@ -64,6 +64,7 @@ lint: $(UV)
 	$(UV) run --quiet ruff format --check --config pyproject.toml
 	@mkdir -p $(LINKED) && ln -sfn '$(CURDIR)/$(RUNTIME)' $(LINKED)/runtime
 	$(UV) run --quiet mypy
+	$(UV) run --quiet rumdl check --quiet
 
 newer: $(UV)
 	@$(UV) sync --quiet

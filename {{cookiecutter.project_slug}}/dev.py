@@ -318,8 +318,9 @@ def free_port(wanted: int) -> int:
 
 def end_with_output() -> None:
     """End this process when nobody reads its output any more: the terminal of honcho was closed."""
-    # A terminal ends what it runs itself; Windows cannot wait for such an end.
-    if sys.stdout.isatty() or sys.platform == "win32":
+    if sys.platform == "win32":  # where nothing waits for that
+        return
+    if sys.stdout.isatty():  # a terminal ends what it runs itself
         return
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)  # hang-ups are always reported

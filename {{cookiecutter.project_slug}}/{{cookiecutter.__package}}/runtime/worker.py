@@ -28,6 +28,9 @@ from kombu.common import ignore_errors
 
 from . import checks
 
+# By its types, nothing ever tells a worker to end.
+STATE: Any = state
+
 # Sent when a run of a task starts: `sender` is its request.
 run_started = Signal(name="run_started")
 logger = get_logger(__name__)
@@ -301,7 +304,7 @@ class Worker(worker.Worker):
         """Work until a shutdown, and leave after a cold one with what no pool can end."""
         with contextlib.suppress(WorkerTerminate):  # a warm shutdown became a cold one
             super().start()
-        if state.should_terminate and not self.pool.uses_semaphore:
+        if STATE.should_terminate and not self.pool.uses_semaphore:
             if connection := self.consumer.connection:
                 ignore_errors(connection, connection.close)  # gives back what is not done
             os._exit(EX_OK)  # Python would wait for threads
