@@ -318,15 +318,13 @@ def free_port(wanted: int) -> int:
 
 def end_with_output() -> None:
     """End this process when nobody reads its output any more: the terminal of honcho was closed."""
-    if sys.platform == "win32":  # where nothing waits for that
-        return
-    if sys.stdout.isatty():  # a terminal ends what it runs itself
-        return
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)  # hang-ups are always reported
-    [(_, event)] = output.poll()
-    if event & (select.POLLERR | select.POLLHUP):
-        os.kill(os.getpid(), signal.SIGTERM)
+    # A terminal ends what it runs itself, and Windows cannot wait for such an end.
+    if sys.platform != "win32" and not sys.stdout.isatty():
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)  # hang-ups are always reported
+        [(_, event)] = output.poll()
+        if event & (select.POLLERR | select.POLLHUP):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
