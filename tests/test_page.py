@@ -274,4 +274,4 @@ def test_the_page_is_gone_when_what_the_readme_names_is_deleted(
     )  # lines that stood around the deleted ones
     made.run(*ruff, "check", "--no-cache")
     made.run(*ruff, "format", "--check", "--no-cache")
-    made.run(workshop / "bin" / "python", "-W", "error", "manage.py", "check")
+    made.run(workshop / "python", "-W", "error", "manage.py", "check")

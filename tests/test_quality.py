@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMBINATIONS, OTHERS, Bake, BakedProject, name_of
+from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject, name_of
 
 # The longest slug, and texts as long and as odd as they may be.
 AWKWARD = {
@@ -57,6 +57,36 @@ def test_djlint_finds_nothing_to_say(bake: Bake) -> None:
         bake().run(sys.executable, "-m", "djlint", *options, said, *templates)
 
 
+def test_rumdl_finds_nothing_to_say(bake: Bake) -> None:
+    projects = [bake(**each) for each in [*COMBINATIONS, *OTHERS]]
+    pages = [path for project in projects for path in project.path.rglob("*.md")]
+    assert len(pages) == 2 * len(projects)
+    rumdl = (Path(sys.executable).with_name("rumdl"), "check", "--no-cache", "--isolated")
+    bake().run(*rumdl, "--disable", "MD013", *pages)  # a sentence is a line
+
+
+# What sp-repo-review asks for, and why it is not there.
+NOT_ASKED = {
+    "PC": "the hooks run the tools of the project, in its versions",
+    "PP002": "nothing is built",
+    "PP003": "nothing is built",
+    "PP304": "what is logged is for a test to say",
+    "PY007": "uv and the Makefile run what there is",
+    "SEC001": "the tests of the template run zizmor",
+}
+NOT_ASKED_HERE = {
+    "PP308": "our own summary says how to enable what was skipped",
+    "PP309": "the tests of each project turn warnings into errors",
+}
+
+
+def test_sp_repo_review_asks_for_nothing_more(bake: Bake) -> None:
+    review = (Path(sys.executable).with_name("repo-review"), "--ignore")
+    made = [bake(project_type=flavour).path for flavour in ("celery", "django")]
+    bake().run(*review, ",".join(NOT_ASKED), *made)
+    bake().run(*review, ",".join(NOT_ASKED | NOT_ASKED_HERE), TEMPLATE)
+
+
 def check_types(project: BakedProject, workshop: Path, desk: Path) -> None:
     """Run mypy as the project configures it.
 
@@ -66,7 +96,7 @@ def check_types(project: BakedProject, workshop: Path, desk: Path) -> None:
     copy = BakedProject(desk / "project", project.package)
     shutil.rmtree(copy.path, ignore_errors=True)
     shutil.copytree(project.path, copy.path, ignore=shutil.ignore_patterns(".venv"))
-    mypy = (workshop / "bin" / "mypy", "--cache-dir", desk / "cache")
+    mypy = (workshop / "mypy", "--cache-dir", desk / "cache")
     said = copy.run(*mypy, ".").stdout
     assert said.startswith("Success: no issues found in "), said
 
@@ -90,7 +120,7 @@ def manage(workshop: Path, project: Bake) -> Callable[..., str]:
 
     def manage(answers: dict[str, str], *words: str, **env: str) -> str:
         fresh = project(**answers)
-        python = (workshop / "bin" / "python", "-W", "error")
+        python = (workshop / "python", "-W", "error")
         done = fresh.run(*python, "manage.py", *words, env=env)
         return done.stdout + done.stderr
 
@@ -118,7 +148,7 @@ def test_no_migration_is_missing(manage: Callable[..., str], answers: dict[str, 
 
 def test_production_without_a_secret_key_does_not_start(workshop: Path, bake: Bake) -> None:
     project = bake(project_type="django")
-    command = (workshop / "bin" / "python", "manage.py", "check")
+    command = (workshop / "python", "manage.py", "check")
     done = project.run(*command, env={"DEBUG": "0", "ALLOWED_HOSTS": "example.org"}, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("SECRET_KEY is not set")

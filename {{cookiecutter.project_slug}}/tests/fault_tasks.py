@@ -2,10 +2,16 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 from celery import shared_task
+
+if sys.platform == "win32":
+    KILL = signal.SIGTERM  # it cannot be caught there
+else:
+    KILL = signal.SIGKILL
 
 
 def note(log: str, *words: str) -> int:
@@ -28,7 +34,7 @@ def work(log: str, name: str, seconds: float) -> None:
 def die_once(log: str, name: str) -> None:
     """Kill the process that runs the task, the first time."""
     if note(log, "start", name) == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), KILL)
     note(log, "end", name)
 
 
@@ -46,5 +52,8 @@ def poison(log: str, name: str, cure: str) -> None:
     if not Path(cure).exists():
         # A real task would take a while to fill the memory.
         time.sleep(0.5)
-        os.killpg(os.getpgrp(), signal.SIGKILL)
+        if sys.platform == "win32":  # a worker is one process there
+            os.kill(os.getpid(), KILL)
+        else:
+            os.killpg(os.getpgrp(), KILL)
     note(log, "end", name)

@@ -1,5 +1,7 @@
 """What must hold when something dies: `uv run pytest -m faults`, one fault of each kind."""
 
+import sys
+
 import pytest
 
 from . import fault_tasks
@@ -8,6 +10,7 @@ from .worker import wait_until
 
 pytestmark = [
     pytest.mark.faults,
+    pytest.mark.skipif(sys.platform == "win32", reason="a worker has no pool of processes there"),
     #= pytest.mark.usefixtures("broker"{{ ', "transactional_db"' if cookiecutter.project_type == "django" }}),
 ]
 

@@ -26,6 +26,7 @@ def test_a_page_without_jobs_says_so(client: Client) -> None:
     assert all(f'value="{kind}"' in text for kind in page.KINDS)
 
 
+@pytest.mark.usefixtures("broker")
 def test_the_page_needs_the_same_queries_for_any_number_of_jobs(
     client: Client, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:

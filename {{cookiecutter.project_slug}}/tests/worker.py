@@ -79,10 +79,11 @@ class Process:
 
     def kill(self) -> None:
         """Kill the whole group, as if its host died."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
+        if sys.platform == "win32":  # it has no groups, and a worker is one process there
+            self.process.kill()
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(PATIENCE)
 
 

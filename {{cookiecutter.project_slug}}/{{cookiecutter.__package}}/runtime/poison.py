@@ -23,7 +23,7 @@ from kombu import Queue
 
 from .app import BrokerFullError, ReliableCelery
 from .letters import Letter, known_of, post
-from .worker import Errands, Line, message_buried
+from .worker import STATE, Errands, Line, message_buried
 
 # Seconds. A count outlives any queue; it is removed when the task ends, however it ends.
 STARTS_EXPIRE = 7 * 24 * 3600.0
@@ -180,7 +180,7 @@ class Guard(StartStopStep):
             try:
                 self.forget()
                 self.alone = self.alone and self.running() > 0
-                while self.held and state.should_stop is None and self.start_first():
+                while self.held and STATE.should_stop is None and self.start_first():
                     pass
                 self.finish_letters()
             except Exception:

@@ -253,7 +253,8 @@ class Connection(Asking, pyamqp.Connection):
     def ask_given_up(self) -> None:
         """Raise `BlockedError` if RabbitMQ still blocks a connection that was given up."""
         with contextlib.suppress(IndexError):  # another thread may be faster
-            while other := GIVEN_UP.pop():
+            while True:
+                other = GIVEN_UP.pop()
                 if (other.process, other.host) == (self.process, self.host):
                     self._ask(other)
 

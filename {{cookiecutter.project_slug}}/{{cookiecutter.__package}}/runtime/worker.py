@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,9 @@ from kombu import Connection
 from kombu.common import ignore_errors
 
 from . import checks
+
+# By its types, nothing ever tells a worker to end.
+STATE: Any = state
 
 # Sent when a run of a task starts: `sender` is its request.
 run_started = Signal(name="run_started")
@@ -300,7 +304,7 @@ class Worker(worker.Worker):
         """Work until a shutdown, and leave after a cold one with what no pool can end."""
         with contextlib.suppress(WorkerTerminate):  # a warm shutdown became a cold one
             super().start()
-        if state.should_terminate and not self.pool.uses_semaphore:
+        if STATE.should_terminate and not self.pool.uses_semaphore:
             if connection := self.consumer.connection:
                 ignore_errors(connection, connection.close)  # gives back what is not done
             os._exit(EX_OK)  # Python would wait for threads
@@ -329,7 +333,7 @@ def limit_shutdown(how: str, **_: Any) -> None:
 
     Celery's soft shutdown always waits for all of that time, whether or not tasks are running.
     """
-    if how == "Warm" and hasattr(signal, "SIGQUIT"):  # Windows has none
+    if how == "Warm" and sys.platform != "win32":  # it has no such signals
         signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
         # Zero would switch the timer off.
         grace: float = current_app.conf["shutdown_grace_period"] or 0.001
