@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots lint newer release clean
+.PHONY: help demo test test-fast test-faults faults screenshots dashboard lint newer release clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -24,6 +24,8 @@ help:
 	@echo '            into the tables of the README'
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
+	@echo 'make dashboard'
+	@echo '            the dashboard of generated projects, from tests/dashboard.py'
 	@echo 'make lint   ruff and mypy'
 	@echo 'make newer  fails if there is a newer release of what the runtime stands on'
 	@echo 'make release VERSION=1.2.0'
@@ -51,6 +53,9 @@ faults: $(UV)
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots
+
+dashboard: $(UV)
+	$(UV) run --quiet python -m tests.dashboard
 
 # A link of its own to the runtime, since `celery.py` lies beside it and would hide Celery.
 RUNTIME := {{cookiecutter.project_slug}}/{{cookiecutter.__package}}/runtime

@@ -158,6 +158,37 @@ def postgresql(user: str, password: str) -> Iterator[str]:
             server.wait(DEADLINE)
 
 
+def prometheus_command(name: str) -> str:
+    """Return the path of `prometheus` or `promtool`."""
+    return shutil.which(name) or unavailable(
+        "no Prometheus here: to have one, apt-get install prometheus"
+    )
+
+
+@contextlib.contextmanager
+def prometheus(configuration: Path, directory: Path) -> Iterator[str]:
+    """Run a Prometheus with a configuration, and its data in ``directory``; give its URL."""
+    port = free_port()
+    command = [
+        prometheus_command("prometheus"),
+        f"--config.file={configuration}",
+        f"--storage.tsdb.path={directory}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (directory / "prometheus.log").open("w+") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            end = time.monotonic() + DEADLINE
+            while not listens(port):
+                assert server.poll() is None, Path(log.name).read_text()
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(DEADLINE)
+
+
 @contextlib.contextmanager
 def addresses(broker: str, result_backend: str) -> Iterator[dict[str, str]]:
     """Run the servers that these answers need; give the variables that point a project to them."""
