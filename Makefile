@@ -23,7 +23,7 @@ help:
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
 	@echo '            into the tables of the README'
 	@echo 'make screenshots'
-	@echo '            pictures of the Django page and Flower for the README, in docs/'
+	@echo '            pictures of the Django page, Flower and the dashboard for the README, in docs/'
 	@echo 'make dashboard'
 	@echo '            the dashboard of generated projects, from tests/dashboard.py'
 	@echo 'make lint   ruff and mypy'
@@ -53,6 +53,7 @@ faults: $(UV)
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots
+	$(UV) run --quiet --with "matplotlib>=3.10" python -m tests.graphs
 
 dashboard: $(UV)
 	$(UV) run --quiet python -m tests.dashboard
