@@ -59,7 +59,7 @@ def draw(axes: plt.Axes, graph: Graph, prometheus: Prometheus, end: float) -> No
     axes.set_ylabel({"s": "seconds", "bytes": "MiB"}.get(graph.unit, ""), fontsize=7)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="upper left")
+    axes.legend(fontsize=7, loc="best")
 
 
 def picture(service: Service, home: Path) -> None:
