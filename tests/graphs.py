@@ -32,10 +32,10 @@ for number in range(30):
 
 
 def wait(prometheus: Prometheus, seconds: int) -> None:
-    """Wait until there is so much to show: Prometheus looks twice a second."""
+    """Wait until there is so much to show: Prometheus looks once a second."""
     query = "max(count_over_time(celery_broker_up[1h]))"
     wait_until(
-        lambda: any(count >= 2 * seconds for _, count in prometheus.query(query)), "nothing is new"
+        lambda: any(count >= seconds for _, count in prometheus.query(query)), "nothing is new"
     )
 
 

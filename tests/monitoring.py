@@ -16,7 +16,7 @@ from tests.conftest import BakedProject
 from tests.dashboard import FILE
 from tests.service import Service
 
-INTERVAL = "500ms"  # between two looks of Prometheus
+INTERVAL = "1s"  # between two looks of Prometheus
 WINDOW = "10s"  # what Grafana would take for $__rate_interval
 # Calls that succeed, and some that fail.
 LOAD = """

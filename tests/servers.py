@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NoReturn
@@ -165,10 +166,20 @@ def prometheus_command(name: str) -> str:
     )
 
 
+def is_ready(url: str) -> bool:
+    """Tell whether a web server answers there, and well."""
+    try:
+        urllib.request.urlopen(url, timeout=10).close()  # noqa: S310
+    except OSError:
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def prometheus(configuration: Path, directory: Path) -> Iterator[str]:
     """Run a Prometheus with a configuration, and its data in ``directory``; give its URL."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     command = [
         prometheus_command("prometheus"),
         f"--config.file={configuration}",
@@ -179,11 +190,11 @@ def prometheus(configuration: Path, directory: Path) -> Iterator[str]:
         server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         try:
             end = time.monotonic() + DEADLINE
-            while not listens(port):
+            while not is_ready(f"{url}/-/ready"):
                 assert server.poll() is None, Path(log.name).read_text()
                 assert time.monotonic() < end
                 time.sleep(0.05)
-            yield f"http://127.0.0.1:{port}"
+            yield url
         finally:
             server.terminate()
             server.wait(DEADLINE)

@@ -27,9 +27,14 @@ def test_the_alerts_fire_when_they_should(bake: Bake, answers: dict[str, str]) -
     rules = project.run(promtool, "test", "rules", DIRECTORY / "alerts_test.yaml").stdout
     assert "SUCCESS" in rules
     # None of them was forgotten.
-    [group] = yaml.safe_load(project.read(f"{DIRECTORY}/alerts.yaml"))["groups"]
+    alerts = project.read(f"{DIRECTORY}/alerts.yaml")
+    [group] = yaml.safe_load(alerts)["groups"]
     tested = re.findall(r"alertname=\"(\w+)", project.read(f"{DIRECTORY}/alerts_test.yaml"))
     assert {rule["alert"] for rule in group["rules"]} == set(tested)
+    # The first limit in the file is that of the worker.
+    limits = re.search(r"mem_limit: (\d+)m", project.read("compose.yaml"))
+    assert limits
+    assert f"celery_memory_bytes > 0.9 * {limits[1]} * 2^20" in alerts
 
 
 def test_the_dashboard_is_what_its_code_says() -> None:
@@ -64,6 +69,8 @@ def test_prometheus_finds_data_for_every_query_and_fires(
         groups = prometheus.ask("rules")["groups"]
         assert {rule["health"] for group in groups for rule in group["rules"]} == {"ok"}
         assert prometheus.firing() == {"DeadLetters"}
-        assert prometheus.query("count by (celery_app) (celery_broker_up == 1)") == [
-            ({"celery_app": "my_service"}, 2)
-        ]
+        both = [({"celery_app": "my_service"}, 2.0)]
+        wait_until(
+            lambda: prometheus.query("count by (celery_app) (celery_broker_up == 1)") == both,
+            "a worker is missing",
+        )
