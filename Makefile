@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots samples lint newer release clean
+.PHONY: help demo test test-fast test-faults faults screenshots dashboard samples lint newer release clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -23,7 +23,9 @@ help:
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
 	@echo '            into the tables of the README'
 	@echo 'make screenshots'
-	@echo '            pictures of the Django page and Flower for the README, in docs/'
+	@echo '            pictures of the Django page, Flower and the dashboard for the README, in docs/'
+	@echo 'make dashboard'
+	@echo '            the dashboard of generated projects, from tests/dashboard.py'
 	@echo 'make samples'
 	@echo '            pages in docs/samples/ that show what the presets generate'
 	@echo 'make lint   ruff, mypy and rumdl'
@@ -54,6 +56,10 @@ faults: $(UV)
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots
+	$(UV) run --quiet --with "matplotlib>=3.10" python -m tests.graphs
+
+dashboard: $(UV)
+	$(UV) run --quiet python -m tests.dashboard
 
 samples: $(UV)
 	@$(UV) run --quiet python -m tests.samples

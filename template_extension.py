@@ -331,7 +331,8 @@ class Rendering(Extension):
         if name is None:
             self.warn_of_overwriting(source)
             return self.file_name(source)
-        if "/runtime/" in name:  # ordinary Python, braces and all
+        # Ordinary Python, and what Grafana reads, with braces of its own.
+        if "/runtime/" in name or name.endswith(".json"):
             return f"{{% raw %}}{source}{{% endraw %}}"
         # The braces of Django's templates and of GitHub's expressions are not Jinja's.
         line = r"(?![ \t]*#[%=] ).+"

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -285,7 +286,11 @@ def workshop(bake: Bake) -> Path:
             shutil.copy(baked.path / "pyproject.toml", home)
             project = BakedProject(home, "")
             project.sync()
-            project.run("uv", "pip", "install", "--quiet", "-r", str(plain.path / "pyproject.toml"))
+            # What a recipe adds.
+            added = re.findall(r"(?m)^uv add ((?:.*\\\n)*.*)", baked.read("docs/recipes.md"))
+            words = [word for each in added for word in each.replace("\\\n", "").split()]
+            options = ("--quiet", "-r", str(plain.path / "pyproject.toml"))
+            project.run("uv", "pip", "install", *options, *words)
             (home / "done").touch()
     return home / ".venv" / ("Scripts" if os.name == "nt" else "bin")
 

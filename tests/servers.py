@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NoReturn
@@ -161,6 +162,47 @@ def postgresql(user: str, password: str) -> Iterator[str]:
             yield f"postgres://{user}:{password}@127.0.0.1:{port}/{user}"
         finally:
             server.send_signal(signal.SIGINT)
+            server.wait(DEADLINE)
+
+
+def prometheus_command(name: str) -> str:
+    """Return the path of `prometheus` or `promtool`."""
+    return shutil.which(name) or unavailable(
+        "no Prometheus here: to have one, apt-get install prometheus"
+    )
+
+
+def is_ready(url: str) -> bool:
+    """Tell whether a web server answers there, and well."""
+    try:
+        urllib.request.urlopen(url, timeout=10).close()  # noqa: S310
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def prometheus(configuration: Path, directory: Path) -> Iterator[str]:
+    """Run a Prometheus with a configuration, and its data in ``directory``; give its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        prometheus_command("prometheus"),
+        f"--config.file={configuration}",
+        f"--storage.tsdb.path={directory}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (directory / "prometheus.log").open("w+") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        try:
+            end = time.monotonic() + DEADLINE
+            while not is_ready(f"{url}/-/ready"):
+                assert server.poll() is None, Path(log.name).read_text()
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            yield url
+        finally:
+            server.terminate()
             server.wait(DEADLINE)
 
 

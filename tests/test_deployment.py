@@ -17,7 +17,15 @@ import yaml
 
 from tests import servers
 from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject
-from tests.deployed import Compose, Kubernetes, interpolated, manifests, pods, rendered
+from tests.deployed import (
+    SERVERS,
+    Compose,
+    Kubernetes,
+    interpolated,
+    manifests,
+    pods,
+    rendered,
+)
 from tests.service import Service
 from tests.test_quality import AWKWARD
 
@@ -113,6 +121,24 @@ def test_compose_refuses_to_start_without_any_of_its_secrets(
         given = {other: value for other, value in SECRETS.items() if other != name}
         with pytest.raises(KeyError, match=f"{name}: set it in .env"):
             interpolated(text, given)
+
+
+def test_no_container_may_do_more_than_it_needs(bake: Bake, answers: dict[str, str]) -> None:
+    project = bake(**answers)
+    if "compose.yaml" not in project.files():
+        return
+    services = yaml.safe_load(interpolated(project.read("compose.yaml"), SECRETS))["services"]
+    assert {"grafana", "prometheus"} <= set(services)
+    for name, service in services.items():
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["mem_limit"], name
+        assert service["logging"] == {"driver": "local"}, name
+        # From elsewhere, nobody reaches a port.
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        if name not in SERVERS:
+            assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"]), name
+        for source, *_, mode in [each.split(":") for each in service.get("volumes", [])]:
+            assert (project.path / source).is_dir() == (mode == "ro"), name
 
 
 def test_actions_are_those_that_this_repository_uses_itself_or_knows(bake: Bake) -> None:

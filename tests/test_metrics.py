@@ -100,6 +100,7 @@ with app.connection_for_write() as connection:
     dead = app.dead_letter_queue
     app.amqp.Producer(connection).publish("", exchange="", routing_key=dead.name, declare=[dead])
 """
+UP = 'celery_broker_up{celery_app="my_service"}'
 
 
 def scrape(port: int) -> dict[str, float]:
@@ -166,8 +167,9 @@ def test_a_worker_tells_what_became_of_its_tasks_and_what_waits(
         more = wait_for(port, lambda samples: samples[waited("count")] == 7)
         assert 500 <= more[waited("sum")] - samples[waited("sum")] < 560
         assert samples["celery_tasks_running"] == 0
-        assert samples["celery_broker_up"] == 1
-        assert samples["process_resident_memory_bytes"] > 1e6
+        assert samples[UP] == 1
+        # Its own, and that of two processes.
+        assert samples["celery_memory_bytes"] > samples["process_resident_memory_bytes"] > 1e6
 
         # Code that starts with each process has run in those that came later too.
         end = time.monotonic() + DEADLINE
@@ -197,9 +199,9 @@ def test_a_worker_tells_what_became_of_its_tasks_and_what_waits(
             start = time.monotonic()
             samples = scrape(port)
             assert time.monotonic() - start < 9
-            assert samples["celery_broker_up"] == 0
+            assert samples[UP] == 0
             assert samples[total("succeed", "SUCCESS")] >= 1
             assert not any(name.startswith("celery_queue_messages") for name in samples)
         server.proxy.set(Way.UP)
-        wait_for(port, lambda samples: samples["celery_broker_up"] == 1)
+        wait_for(port, lambda samples: samples[UP] == 1)
         assert worker.process.poll() is None

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import servers
+from tests.collector import Collector, collector
 from tests.conftest import Bake, BakedProject, clean_environment, name_of
 from tests.service import Process, Service, wait_until
 from tests.test_quality import check_types
@@ -82,8 +84,14 @@ def tell(shell: subprocess.Popen[str], code: str) -> list[str]:
     return printed.split()
 
 
-def put(project: BakedProject, name: str, code: str) -> None:
-    """Put code into a file as a reader does: its imports to the top, the rest to the end."""
+def put(project: BakedProject, name: str, code: str, above: str | None = None) -> None:
+    """Put code into a file as a reader does: its imports to the top, the rest to the end.
+
+    If it belongs ``above`` something, it gets there; a file that does not exist is a new one.
+    """
+    if not (project.path / name).exists():
+        (project.path / name).write_text(code, encoding="utf-8")
+        return
     imported = [
         node.end_lineno or 0
         for node in ast.parse(code).body
@@ -95,7 +103,12 @@ def put(project: BakedProject, name: str, code: str) -> None:
     top = ast.parse("\n".join(there)).body[0].end_lineno or 0  # the docstring of the module
     if imports:
         there[top:top] = ["", *imports]
-    text = [*there, "", "", *"\n".join(rest).strip().splitlines()]
+    rest = "\n".join(rest).strip().splitlines()
+    if above:
+        [place] = [number for number, line in enumerate(there) if line.startswith(above)]
+        text = [*there[:place], *rest, "", *there[place:]]
+    else:
+        text = [*there, "", "", *rest]
     (project.path / name).write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -110,8 +123,11 @@ class Kitchen:
 
     shell: subprocess.Popen[str]  # in the project
 
-    def __init__(self, project: BakedProject, directory: Path, *, keeps_results: bool) -> None:
+    def __init__(
+        self, project: BakedProject, directory: Path, collector: Collector, *, keeps_results: bool
+    ) -> None:
         """Put every recipe into the project, and keep what the senders do."""
+        self.collector = collector
         self.project = project
         self.keeps_results = keeps_results
         self.directory = directory
@@ -120,11 +136,13 @@ class Kitchen:
         self.commands: list[list[str]] = []
         for title, recipe in recipes_of(project).items():
             for block in blocks(recipe, "python"):
-                if file := re.match(r"# (\S+\.py)\n", block):
-                    put(project, file[1], block[file.end() :])
+                if file := re.match(r"# (\S+\.py)(?:, above `(\w+)`)?\n", block):
+                    put(project, file[1], block[file.end() :], file[2])
                 else:
                     self.senders[title] = block
             self.commands += [shlex.split(block) for block in blocks(recipe, "sh")]
+            for block in blocks(recipe, "console"):
+                project.run("bash", "-euc", block)
         self.lint("check", "--fix", "--select", "I")
 
     def lint(self, *words: str) -> None:
@@ -181,11 +199,17 @@ def kitchen(
     shutil.copytree(baked.path, project.path, symlinks=True)
     project.sync()
     keeps_results = answers["result_backend"] != "none"
-    kitchen = Kitchen(project, directory, keeps_results=keeps_results)
     with (
+        collector() as traces,
         servers.addresses(answers["broker"], answers["result_backend"]) as env,
         Service(project, env["CELERY_BROKER_URL"], env.get("CELERY_RESULT_BACKEND")) as service,
     ):
+        kitchen = Kitchen(project, directory, traces, keeps_results=keeps_results)
+        # What is not sent at the end of a process is not sent at all.
+        service.env |= {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": traces.url,
+            "OTEL_BSP_SCHEDULE_DELAY": "999999",
+        }
         kitchen.serve(service)
         with open_shell(service) as kitchen.shell:
             yield kitchen
@@ -340,3 +364,60 @@ while not pathlib.Path("cancelled.csv.part").exists():
     after = kitchen.task_id("Do it once")
     kitchen.worker.wait_for(rf"{after}\] succeeded")
     assert task not in kitchen.worker.output
+
+
+LATE = """
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
+
+from jobs.services import start
+from jobs.tasks import count_lines
+
+
+def late(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(start(count_lines, "traced.csv").pk)
+
+
+urlpatterns = [path("late/", late)]
+"""
+
+
+def test_a_trace_leads_from_the_sender_to_the_last_retry(kitchen: Kitchen) -> None:
+    if kitchen.django:
+        (kitchen.directory / "late_urls.py").write_text(LATE)
+        settings = f"from {kitchen.project.package}.settings import *\nROOT_URLCONF = 'late_urls'"
+        (kitchen.directory / "late_settings.py").write_text(settings)
+        place = {"PYTHONPATH": str(kitchen.directory), "DJANGO_SETTINGS_MODULE": "late_settings"}
+        url = kitchen.service.web(env=place)
+        with urllib.request.urlopen(f"{url}/late/", timeout=60) as answer:  # noqa: S310
+            task = answer.read().decode()
+        first = "GET late/"
+    else:
+        delayed = ('delay("orders.csv")', 'apply_async(("traced.csv",), countdown=1)')
+        task = kitchen.task_id("Trace a task", change=delayed)
+        first = "import"
+    kitchen.worker.wait_for(rf"{task}\] retry: Retry in")
+    (kitchen.project.path / "traced.csv").write_text("1\n")
+    kitchen.worker.wait_for(rf"{task}\] succeeded")
+    assert not kitchen.collector.spans_of(task)
+    # Each process sends its spans when it ends.
+    if kitchen.django:
+        kitchen.service.processes[-1].stop(signal.SIGINT)
+    else:
+        tell(kitchen.shell, "from celery_app import tracing; tracing.stop()")
+    kitchen.worker.stop()
+    # Only now are all lines there: a run can be over before the one before it is logged.
+    runs = 1 + len(re.findall(rf"{task}\] retry: Retry in", kitchen.worker.output))
+    kitchen.worker = kitchen.start_worker()
+
+    ended = kitchen.collector.spans_of(task)
+    [last] = [each for each in ended if each.attributes.get("celery.state") == "SUCCESS"]
+    spans = {span.id: span for span in kitchen.collector.spans}
+    path = [last]
+    while path[-1].parent:
+        path.append(spans[path[-1].parent])
+    assert len({span.trace for span in path}) == 1
+    names = [span.name for span in reversed(path)]
+    print(last.trace, *names, sep="\n    ")  # noqa: T201
+    sent_and_run = [f"{step}/{kitchen.tasks}.count_lines" for step in ("apply_async", "run")]
+    assert names == [first, *sent_and_run * runs]

@@ -32,7 +32,12 @@ COMMON = {
     *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison", "results")),
     *(f"{{package}}/runtime/{name}.py" for name in ("revoked", "worker")),
 }
-CONTAINERS = {".dockerignore", "Dockerfile", "compose.yaml", "tests/test_containers.py"}
+CONTAINERS = {
+    *(".dockerignore", "Dockerfile", "compose.yaml", "tests/test_containers.py"),
+    *(f"deploy/monitoring/{name}" for name in ("alerts.yaml", "alerts_test.yaml")),
+    *("deploy/monitoring/prometheus.yml", "deploy/monitoring/grafana/datasources/prometheus.yaml"),
+    *(f"deploy/monitoring/grafana/dashboards/{name}" for name in ("files.yaml", "tasks.json")),
+}
 MANIFESTS = {
     *(f"deploy/kubernetes/base/{name}.yaml" for name in ("beat", "kustomization", "network")),
     "deploy/kubernetes/base/worker.yaml",
@@ -125,9 +130,11 @@ def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, s
 def test_no_trace_of_the_template_is_left(bake: Bake, answers: dict[str, str]) -> None:
     project = bake(**answers)
     for name in project.files():
-        # The expressions of GitHub are no trace, nor are those of Django.
+        # The expressions of GitHub are no trace, nor are those of Django and Grafana.
         text = re.sub(r"\$\{\{ [\w.-]+ \}\}", "", project.read(name))
-        trace = r"^\s*#[%=] |cookiecutter\." + r"|\{\{|\{%|\{#" * (not name.endswith(".html"))
+        trace = r"^\s*#[%=] |cookiecutter\." + r"|\{\{|\{%|\{#" * (
+            not name.endswith((".html", ".json"))
+        )
         assert not re.search(trace, text, re.MULTILINE), name
 
 

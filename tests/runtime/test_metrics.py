@@ -1,5 +1,7 @@
 """The metrics of a worker: what is counted, and what Prometheus gets."""
 
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +12,8 @@ from celery.exceptions import Ignore, Reject, Retry, Terminated, WorkerLostError
 from prometheus_client import REGISTRY
 
 from runtime import metrics
-from runtime.metrics import Queues
+from runtime.beat import BeatScheduler
+from runtime.metrics import Broker
 from tests import servers
 from tests.runtime.conftest import MakeApp, StartWorker, Take
 from tests.service import DEADLINE, wait_until
@@ -73,7 +76,7 @@ def test_the_queues_of_a_worker_and_of_dead_letters_are_measured(
     def noop() -> None:
         pass
 
-    empty = Queues(app)
+    empty = Broker(app)
     assert empty.describe() == []
     for _ in range(3):
         noop.delay()
@@ -82,8 +85,8 @@ def test_the_queues_of_a_worker_and_of_dead_letters_are_measured(
     with app.connection_for_write() as connection:
         app.amqp.Producer(connection).publish("", routing_key=dead.name, declare=[dead])
     take(app).ack()
-    up, waiting, later = Queues(app).collect()
-    assert [each.value for each in up.samples] == [1]
+    up, _, waiting, later = Broker(app).collect()
+    assert [(each.labels, each.value) for each in up.samples] == [({"celery_app": app.main}, 1)]
     lengths = {each.labels["queue"]: each.value for each in waiting.samples}
     assert lengths == {app.main: 2, dead.name: 1}
     # RabbitMQ keeps what is delayed for all queues together.
@@ -96,9 +99,39 @@ def test_a_broker_that_cannot_be_reached_is_said_and_nothing_else(
 ) -> None:
     scheme = "redis" if kind == "redis" else "amqp"
     app = make_app(kind, broker_url=f"{scheme}://localhost:{servers.free_port()}//")
-    up, waiting, later = Queues(app).collect()
+    up, beat, waiting, later = Broker(app).collect()
     assert [each.value for each in up.samples] == [0]
-    assert waiting.samples == later.samples == []
+    assert beat.samples == waiting.samples == later.samples == []
+
+
+def test_beat_is_up_while_one_has_the_lease(app: Any) -> None:
+    def is_up() -> bool:
+        _, beat, *_ = Broker(app).collect()
+        [sample] = beat.samples
+        assert sample.labels == {"celery_app": app.main}
+        return sample.value == 1
+
+    assert not is_up()
+    scheduler = BeatScheduler(app)
+    scheduler.tick()
+    wait_until(is_up, "no beat is up")
+    scheduler.close()
+    wait_until(lambda: not is_up(), "beat is up for ever")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_memory_is_that_of_all_processes_of_the_worker() -> None:
+    code = "import sys; kept = b'x' * 2**26; print('here', flush=True); sys.stdin.read()"
+    before = metrics.memory()
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout
+        assert child.stdin
+        child.stdout.readline()
+        assert 2**26 < metrics.memory() - before < 2**27
+        child.stdin.close()
+    assert 2**20 < metrics.memory() < before + 2**25
 
 
 @pytest.mark.parametrize("port", [None, 0])
@@ -162,7 +195,7 @@ def test_a_worker_serves_what_its_tasks_did_and_one_whose_port_is_taken_works_on
         wait_until(lambda: total("add", "SUCCESS") == 1, "it was not counted")
         said = scrape()
     assert 'celery_tasks_total{state="SUCCESS",task="add"} 1.0' in said
-    assert "celery_broker_up 1.0" in said
+    assert f'celery_broker_up{{celery_app="{app.main}"}} 1.0' in said
     assert f'celery_queue_messages{{queue="{app.main}"}} 0.0' in said
     assert "celery_tasks_running 0.0" in said
 

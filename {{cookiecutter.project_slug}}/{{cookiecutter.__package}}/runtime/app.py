@@ -194,6 +194,10 @@ class ReliableCelery(Celery):
         del connection, name
         return None
 
+    def has_beat(self, connection: Connection) -> bool:
+        """Tell whether a beat has the lease. It creates nothing."""
+        raise NotImplementedError
+
     def delay_of(self, options: dict[str, Any]) -> float:
         """Return the seconds until a task that is sent with these ``options`` may start."""
         countdown, eta = options.get("countdown"), options.get("eta")

@@ -1,11 +1,15 @@
 """Metrics for Prometheus, served by the worker's main process at METRICS_PORT.
 
-The main process counts how the runs of its tasks end, without task events. It asks the broker how
-many messages wait whenever Prometheus asks.
+The main process counts how the runs of its tasks end, without task events. Whenever Prometheus
+asks, it asks the broker how many messages wait and whether beat is there, and the system how much
+memory the worker has.
 """
 
 import contextlib
+import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from celery.bootsteps import StartStopStep
@@ -33,6 +37,7 @@ WAITED = Histogram(
 )
 RUNNING = Gauge("celery_tasks_running", "Tasks that run at this moment.")
 RUNNING.set_function(lambda: len(state.active_requests))
+MEMORY = Gauge("celery_memory_bytes", "Memory of the worker with all its processes.")
 # Exceptions that end a run without being a failure.
 STATES = {Retry: "RETRY", Ignore: "IGNORED", Reject: "REJECTED", Terminated: "REVOKED"}
 
@@ -64,11 +69,31 @@ def count_buried(cause: str, **_: Any) -> None:
     BURIED.labels(cause).inc()
 
 
-class Queues(Collector):
-    """The messages that wait in the queues of a worker, and in that of dead letters."""
+def memory() -> float:
+    """Return the bytes that this process and its children have; what they share counts once.
+
+    A child of a child is left out. Only Linux tells; elsewhere, it is not a number.
+    """
+    processes = ["self"]
+    for children in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended
+            processes += children.read_text().split()
+    kibibytes = 0
+    for process in processes:
+        with contextlib.suppress(OSError):  # it has ended, or is not on Linux
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text()
+            kibibytes += sum(map(int, re.findall(r"(?m)^Pss: +(\d+) kB", lines)))
+    return kibibytes * 1024 or math.nan
+
+
+class Broker(Collector):
+    """What the broker knows: whether beat is there, and how many messages wait in each queue.
+
+    The queues are those of the worker, and that of dead letters.
+    """
 
     def __init__(self, app: ReliableCelery) -> None:
-        """Look at the queues of ``app``."""
+        """Ask the broker of ``app``."""
         self.app = app
 
     def describe(self) -> list[GaugeMetricFamily]:
@@ -77,22 +102,32 @@ class Queues(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Ask the broker; if it cannot be reached, only say that."""
-        up = GaugeMetricFamily("celery_broker_up", "Whether the broker answers.")
+        # Not `app`: many a Prometheus gives this label to what it scrapes.
+        label = ["celery_app"]
+        up = GaugeMetricFamily("celery_broker_up", "Whether the broker answers.", labels=label)
+        beat = GaugeMetricFamily(
+            "celery_beat_up", "Whether a beat sends what is due.", labels=label
+        )
         waiting = GaugeMetricFamily("celery_queue_messages", "Waiting messages.", labels=["queue"])
         later = GaugeMetricFamily("celery_queue_delayed", "Messages not due yet.", labels=["queue"])
         try:
-            for name, (messages, delayed) in self.lengths().items():
+            lengths, has_beat = self.ask()
+            for name, (messages, delayed) in lengths.items():
                 waiting.add_metric([name], messages)
                 if delayed is not None:
                     later.add_metric([name], delayed)
-            up.add_metric([], 1)
+            beat.add_metric([self.app.main], has_beat)
+            up.add_metric([self.app.main], 1)
         except Exception as error:  # noqa: BLE001  # each transport has its own
             logger.warning("metrics: the broker cannot be reached: %s", error)
-            up.add_metric([], 0)
-        yield from (up, waiting, later)
+            up.add_metric([self.app.main], 0)
+        yield from (up, beat, waiting, later)
 
-    def lengths(self) -> dict[str, tuple[int, int | None]]:
-        """Return how many messages wait in each queue, and how many of it are delayed if known."""
+    def ask(self) -> tuple[dict[str, tuple[int, int | None]], bool]:
+        """Return the lengths of the queues, and whether a beat is there.
+
+        A length is how many messages wait, and how many of the queue are delayed, if known.
+        """
         limits = ("socket_timeout", "socket_connect_timeout", "connect_timeout", "read_timeout")
         options = dict.fromkeys(limits, PATIENCE)
         names = [*self.app.amqp.queues.consume_from, self.app.dead_letter_queue.name]
@@ -100,7 +135,10 @@ class Queues(Collector):
             connect_timeout=PATIENCE, transport_options=options
         ) as connection:
             length, delayed = self.app.queue_length, self.app.delayed_length
-            return {name: (length(connection, name), delayed(connection, name)) for name in names}
+            lengths = {
+                name: (length(connection, name), delayed(connection, name)) for name in names
+            }
+            return lengths, self.app.has_beat(connection)
 
 
 class Metrics(StartStopStep):
@@ -119,7 +157,8 @@ class Metrics(StartStopStep):
         run_started.connect(self.observe)
         run_ended.connect(count)
         message_buried.connect(count_buried)
-        REGISTRY.register(Queues(worker.app))
+        MEMORY.set_function(memory)
+        REGISTRY.register(Broker(worker.app))
         try:
             start_http_server(port)
         except OSError as error:

@@ -192,7 +192,8 @@ class RabbitMQLease(Lease):
     def open(self) -> None:
         """Consume the queue, which may already have a consumer that gets everything."""
         arguments = {"x-queue-type": QUORUM, "x-single-active-consumer": True}
-        self.queue = Queue(f"{self.app.main}.beat", queue_arguments=arguments).bind(self.channel)
+        name = self.app.beat_queue
+        self.queue = Queue(name, queue_arguments=arguments).bind(self.channel)
         self.messages: list[Any] = []
         self.known = 0  # messages whose runs the scheduler has
         self.channel.Consumer(self.queue, on_message=self.messages.append).consume()
@@ -351,6 +352,11 @@ class ReliableCelery(app.ReliableCelery):
         channel.basic_publish(message, about["exchange"], about["routing_key"])
 
     @property
+    def beat_queue(self) -> str:
+        """The name of the queue that the beats consume."""
+        return f"{self.main}.beat"
+
+    @property
     def revoked_stream(self) -> Queue:
         """The stream of what was revoked: every worker can read all of it."""
         arguments = {
@@ -403,10 +409,18 @@ class ReliableCelery(app.ReliableCelery):
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""
-        length = 0
+        return self.count(connection, name, "message_count")
+
+    def has_beat(self, connection: Connection) -> bool:
+        """Tell whether a beat has the lease. It creates nothing."""
+        return self.count(connection, self.beat_queue, "consumer_count") > 0
+
+    def count(self, connection: Connection, name: str, what: str) -> int:
+        """Return a count of RabbitMQ's of a queue; 0 if it does not exist."""
+        count = 0
         with contextlib.suppress(*connection.channel_errors):
             channel: Any = connection.channel()  # one of its own: the broker closes it on an error
             for _ in range(COUNTS):
-                length = length or channel.queue_declare(name, passive=True).message_count
+                count = count or getattr(channel.queue_declare(name, passive=True), what)
             channel.close()
-        return length
+        return count

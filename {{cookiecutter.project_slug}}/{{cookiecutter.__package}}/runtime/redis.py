@@ -22,6 +22,8 @@ redis_transport.install()
 # Seconds between two attempts to connect.
 LONGEST_PAUSE = 5
 
+# The ends of the keys of beat.
+LEASE, RUNS = "beat.lease", "beat.runs"
 # KEYS: the lease, and the last runs. ARGV: who asks; for how many milliseconds; its last runs.
 # Answers with the runs that are kept, or with nothing if the lease is another's.
 KEEP = """
@@ -64,8 +66,8 @@ class RedisLease(Lease):
 
     def exchange(self, runs: Runs) -> Runs | None:
         """Keep the lease and the ``runs``; return what is kept, or None if another one leads."""
-        key = f"{self.channel.global_keyprefix}{self.app.main}.beat"
-        arguments = (f"{key}.lease", f"{key}.runs", self.holder, self.duration, json.dumps(runs))
+        keys = [f"{self.channel.global_keyprefix}{self.app.main}.{end}" for end in (LEASE, RUNS)]
+        arguments = (*keys, self.holder, self.duration, json.dumps(runs))
         with self.channel.conn_or_acquire() as client:
             kept = client.execute_command("eval", KEEP, 2, *arguments)
         return None if kept is None else json.loads(kept)
@@ -151,3 +153,10 @@ class ReliableCelery(app.ReliableCelery):
         channel: Any = connection.default_channel
         length: int = channel.delayed_count(name)
         return length
+
+    def has_beat(self, connection: Connection) -> bool:
+        """Tell whether a beat has the lease. It creates nothing."""
+        channel: Any = connection.default_channel
+        key = f"{channel.global_keyprefix}{self.main}.{LEASE}"
+        with channel.conn_or_acquire() as client:
+            return bool(client.execute_command("exists", key))
