@@ -185,7 +185,7 @@ def test_the_manifests_and_the_compose_file_say_the_same(bake: Bake) -> None:
             assert container["command"] == services[name]["command"]
             grace = f"{pod['terminationGracePeriodSeconds']}s"
             assert grace == services[name]["stop_grace_period"]
-            memory = services[name]["mem_limit"].replace("m", "Mi")
+            memory = services[name]["mem_limit"].upper() + "i"
             assert memory == container["resources"]["limits"]["memory"]
 
 
