@@ -108,7 +108,16 @@ def test_compose_refuses_to_start_without_any_of_its_secrets(
     needed = {name for name in SECRETS if f"${{{name}" in text}
     assert {"BROKER_PASSWORD", "FLOWER_PASSWORD"} <= needed
     services = yaml.safe_load(interpolated(text, SECRETS))["services"]
-    assert len([name for name in services if "beat" in name]) == 1
+    ours = [each for each in services.values() if each["image"] == services["worker"]["image"]]
+    # One build makes the image of all: each further one would leave the last without a name.
+    assert [each for each in services.values() if "build" in each] == [services["worker"]]
+    # As the first process of its container, none would notice a SIGTERM before it has a handler.
+    assert all(each["init"] for each in ours)
+    # A command that starts a service of a profile is followed by others that do not see it.
+    optional = [name for name in services if "profiles" in services[name]]
+    commands = re.findall(r"(?m)^\s*(?:- run: |- )?docker compose .+", project.read("README.md"))
+    assert commands
+    assert not [line for line in commands if {"--profile", *optional} & set(line.split())]
     for name in needed:
         given = {other: value for other, value in SECRETS.items() if other != name}
         with pytest.raises(KeyError, match=f"{name}: set it in .env"):
@@ -158,6 +167,8 @@ def test_no_pod_may_do_more_than_it_needs(bake: Bake, overlay: str) -> None:
         for pod in pods(manifests(bake(**answers), overlay)).values():
             assert pod["automountServiceAccountToken"] is False
             assert pod["enableServiceLinks"] is False
+            # As the first process, none would notice a SIGTERM before it has a handler.
+            assert pod["shareProcessNamespace"] is True
             # https://kubernetes.io/docs/concepts/security/pod-security-standards, "restricted".
             assert pod["securityContext"] == {
                 "runAsNonRoot": True,
@@ -331,6 +342,10 @@ def test_what_the_deployment_says_runs_and_loses_no_task(
     with RUNNERS[deployment](made, tmp_path, SECRETS) as compose:
         built = compose.image.files()
         assert not [name for name in built if Path(name).name.startswith(".env")]
+        own = [
+            path for path in map(Path, built) if path.suffix == ".py" and ".venv" not in path.parts
+        ]
+        assert all([*path.parent.glob(f"__pycache__/{path.stem}.*.pyc")] for path in own)
         first, second = compose.up("worker", scale=2)
         compose.up("beat")
         if "web" in compose.services:
