@@ -124,9 +124,30 @@ def test_compose_refuses_to_start_without_any_of_its_secrets(
             interpolated(text, given)
 
 
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+def test_the_pipeline_tells_what_is_in_the_image_and_audits_it(bake: Bake, ci: str) -> None:
+    path = {"github": ".github/workflows/ci.yml", "gitlab": ".gitlab-ci.yml"}[ci]
+    pipeline = yaml.safe_load(bake(ci=ci).read(path))
+    jobs = pipeline.get("jobs", pipeline)
+    texts = {name: json.dumps(jobs[name]) for name in ("audit", "containers")}
+    assert "uv audit" in texts["audit"]
+    assert "schedule" in texts["audit"]
+    assert (
+        "--provenance=mode=max --sbom=true --output type=oci,dest=image.tar" in texts["containers"]
+    )
+    assert texts["containers"].count("image.tar") == 2  # it is kept, too
+    without = yaml.safe_load(bake(ci=ci, deployment="none").read(path))
+    assert "containers" not in without.get("jobs", without)
+
+
 def test_actions_are_those_that_this_repository_uses_itself_or_knows(bake: Bake) -> None:
     used = re.findall(r"uses: (\S+ # \S+)", bake().read(".github/workflows/ci.yml"))
-    assert len(used) == 3
+    assert len(used) == 6
+    assert {re.split("[/@]", action)[1] for action in used} == {
+        "checkout",
+        "setup-uv",
+        "upload-artifact",
+    }
     for action in used:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
     ours = (TEMPLATE / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
