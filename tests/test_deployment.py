@@ -113,6 +113,7 @@ def test_compose_refuses_to_start_without_any_of_its_secrets(
     assert [each for each in services.values() if "build" in each] == [services["worker"]]
     # As the first process of its container, none would notice a SIGTERM before it has a handler.
     assert all(each["init"] for each in ours)
+    assert all(each["pull_policy"] == "never" for each in ours)
     # A command that starts a service of a profile is followed by others that do not see it.
     optional = [name for name in services if "profiles" in services[name]]
     commands = re.findall(r"(?m)^\s*(?:- run: |- )?docker compose .+", project.read("README.md"))
