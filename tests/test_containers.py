@@ -56,14 +56,14 @@ def status(url: str, login: str = "") -> int:
 
 
 @contextlib.contextmanager
-def watched(url: str) -> Iterator[list[int]]:
-    """Ask a server all the time; give the list of what it answers."""
-    answers: list[int] = []
+def watched(url: str) -> Iterator[list[tuple[int, float]]]:
+    """Ask a server all the time; give the list of what it answers, and when."""
+    answers: list[tuple[int, float]] = []
     done = threading.Event()
 
     def ask() -> None:
         while not done.wait(0.1):
-            answers.append(status(url))
+            answers.append((status(url), time.monotonic()))
 
     thread = threading.Thread(target=ask)
     thread.start()
@@ -216,10 +216,11 @@ class Deployed:
             with watched(f"{WEB}/health/") as answers:
                 stack.types("docker compose up --build --detach worker beat", "--wait")
             # The web server is there while the workers are replaced.
-            assert set(answers) == {200}
+            assert {answer for answer, _ in answers} == {200}
             with watched(f"{WEB}/health/") as answers:
                 stack.types("docker compose up --detach", "--wait")
-            record_property("looks without a web server", f"{answers.count(0)} of {len(answers)}")
+            away = [when for answer, when in answers if answer != 200]
+            record_property("seconds without a web server", round(max(away) - min(away)))
         else:
             stack.start()
         lost = stack.lost(ids)
