@@ -23,8 +23,8 @@ pytestmark = pytest.mark.containers
 
 WEB = "http://localhost:8000"
 FLOWER = "http://localhost:5555"
-# More than two such reports last longer than the grace period.
-LONG = 60
+# Such a report lasts longer than the grace period.
+LONG = 70
 EAT = '''
 
 @shared_task
