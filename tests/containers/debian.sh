@@ -1,9 +1,13 @@
+# shellcheck shell=bash
 # What both scripts need to take packages of a newer Debian from the machine's own mirror.
 
-can_install() { [ "$(id -u)" -eq 0 ] && [ -e /etc/debian_version ] && [ -n "$(mirror)" ]; }
+can_install() {  # apt knows its mirror once it was there
+    [ "$(id -u)" -eq 0 ] && grep -qx 'ID=debian' /etc/os-release &&
+        { [ -n "$(mirror)" ] || apt-get -qq update; }
+}
 targets() { apt-get indextargets --format "$1" 'Created-By: Packages' | grep -v security; }
 mirror() { targets '$(REPO_URI)' | head -n 1; }
-suite() { targets '$(CODENAME)' | head -n 1; }
+suite() { targets '$(RELEASE)' | head -n 1; }
 
 newer() {  # SUITE COMMAND...: apt-get, with the packages of a newer suite where they are asked for
     local newer=$1 apt=/var/cache/celery-template/apt
