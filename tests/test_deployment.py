@@ -116,7 +116,17 @@ def test_compose_refuses_to_start_without_any_of_its_secrets(
     needed = {name for name in SECRETS if f"${{{name}" in text}
     assert {"BROKER_PASSWORD", "FLOWER_PASSWORD"} <= needed
     services = yaml.safe_load(interpolated(text, SECRETS))["services"]
-    assert len([name for name in services if "beat" in name]) == 1
+    ours = [each for each in services.values() if each["image"] == services["worker"]["image"]]
+    # One build makes the image of all: each further one would leave the last without a name.
+    assert [each for each in services.values() if "build" in each] == [services["worker"]]
+    # As the first process of its container, none would notice a SIGTERM before it has a handler.
+    assert all(each["init"] for each in ours)
+    assert all(each["pull_policy"] == "never" for each in ours)
+    # A command that starts a service of a profile is followed by others that do not see it.
+    optional = [name for name in services if "profiles" in services[name]]
+    commands = re.findall(r"(?m)^\s*(?:- run: |- )?docker compose .+", project.read("README.md"))
+    assert commands
+    assert not [line for line in commands if {"--profile", *optional} & set(line.split())]
     for name in needed:
         given = {other: value for other, value in SECRETS.items() if other != name}
         with pytest.raises(KeyError, match=f"{name}: set it in .env"):
@@ -141,9 +151,30 @@ def test_no_container_may_do_more_than_it_needs(bake: Bake, answers: dict[str, s
             assert (project.path / source).is_dir() == (mode == "ro"), name
 
 
+@pytest.mark.parametrize("ci", ["github", "gitlab"])
+def test_the_pipeline_tells_what_is_in_the_image_and_audits_it(bake: Bake, ci: str) -> None:
+    path = {"github": ".github/workflows/ci.yml", "gitlab": ".gitlab-ci.yml"}[ci]
+    pipeline = yaml.safe_load(bake(ci=ci).read(path))
+    jobs = pipeline.get("jobs", pipeline)
+    texts = {name: json.dumps(jobs[name]) for name in ("audit", "containers")}
+    assert "uv audit" in texts["audit"]
+    assert "schedule" in texts["audit"]
+    assert (
+        "--provenance=mode=max --sbom=true --output type=oci,dest=image.tar" in texts["containers"]
+    )
+    assert texts["containers"].count("image.tar") == 2  # it is kept, too
+    without = yaml.safe_load(bake(ci=ci, deployment="none").read(path))
+    assert "containers" not in without.get("jobs", without)
+
+
 def test_actions_are_those_that_this_repository_uses_itself_or_knows(bake: Bake) -> None:
     used = re.findall(r"uses: (\S+ # \S+)", bake().read(".github/workflows/ci.yml"))
-    assert len(used) == 3
+    assert len(used) == 6
+    assert {re.split("[/@]", action)[1] for action in used} == {
+        "checkout",
+        "setup-uv",
+        "upload-artifact",
+    }
     for action in used:
         assert re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)
     ours = (TEMPLATE / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
@@ -184,6 +215,8 @@ def test_no_pod_may_do_more_than_it_needs(bake: Bake, overlay: str) -> None:
         for pod in pods(manifests(bake(**answers), overlay)).values():
             assert pod["automountServiceAccountToken"] is False
             assert pod["enableServiceLinks"] is False
+            # As the first process, none would notice a SIGTERM before it has a handler.
+            assert pod["shareProcessNamespace"] is True
             # https://kubernetes.io/docs/concepts/security/pod-security-standards, "restricted".
             assert pod["securityContext"] == {
                 "runAsNonRoot": True,
@@ -211,7 +244,7 @@ def test_the_manifests_and_the_compose_file_say_the_same(bake: Bake) -> None:
             assert container["command"] == services[name]["command"]
             grace = f"{pod['terminationGracePeriodSeconds']}s"
             assert grace == services[name]["stop_grace_period"]
-            memory = services[name]["mem_limit"].replace("m", "Mi")
+            memory = services[name]["mem_limit"].upper() + "i"
             assert memory == container["resources"]["limits"]["memory"]
 
 
@@ -357,6 +390,10 @@ def test_what_the_deployment_says_runs_and_loses_no_task(
     with RUNNERS[deployment](made, tmp_path, SECRETS) as compose:
         built = compose.image.files()
         assert not [name for name in built if Path(name).name.startswith(".env")]
+        own = [
+            path for path in map(Path, built) if path.suffix == ".py" and ".venv" not in path.parts
+        ]
+        assert all([*path.parent.glob(f"__pycache__/{path.stem}.*.pyc")] for path in own)
         first, second = compose.up("worker", scale=2)
         compose.up("beat")
         if "web" in compose.services:

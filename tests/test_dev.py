@@ -20,6 +20,7 @@ import pytest
 from tests import servers
 from tests.conftest import Bake, BakedProject
 from tests.service import DEADLINE, Process, Service, wait_until
+from tests.test_deployment import SECRETS
 from tests.test_readme import change_addresses, running_in, wait_for_the_end_of_all
 
 START = ("uv", "run", "honcho", "start")
@@ -71,6 +72,9 @@ def development(project: Bake, request: pytest.FixtureRequest) -> Iterator[Devel
     project_type, broker, result_backend = request.param.split("-")
     answers = {"project_type": project_type, "broker": broker, "result_backend": result_backend}
     made = project(**answers)
+    # What Compose reads there disturbs no development.
+    lines = [f"{name}={value}" for name, value in SECRETS.items()]
+    (made.path / ".env").write_text("\n".join([*lines, "COMPOSE_PROFILES=flower"]))
     with contextlib.ExitStack() as stack:
         redis = f"redis://localhost:{servers.free_port()}"
         url = f"{redis}/0"

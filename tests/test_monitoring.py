@@ -32,9 +32,10 @@ def test_the_alerts_fire_when_they_should(bake: Bake, answers: dict[str, str]) -
     tested = re.findall(r"alertname=\"(\w+)", project.read(f"{DIRECTORY}/alerts_test.yaml"))
     assert {rule["alert"] for rule in group["rules"]} == set(tested)
     # The first limit in the file is that of the worker.
-    limits = re.search(r"mem_limit: (\d+)m", project.read("compose.yaml"))
-    assert limits
-    assert f"celery_memory_bytes > 0.9 * {limits[1]} * 2^20" in alerts
+    limit = re.search(r"mem_limit: (\d+)([mg])", project.read("compose.yaml"))
+    assert limit
+    power = {"m": 20, "g": 30}[limit[2]]
+    assert f"celery_memory_bytes > 0.9 * {limit[1]} * 2^{power}" in alerts
 
 
 def test_the_dashboard_is_what_its_code_says() -> None:

@@ -34,7 +34,13 @@ def pass_side_by_side(*runs: tuple[BakedProject, dict[str, str]], options: str =
 def test_its_own_tests_pass_without_any_server(synced: Bake, project_type: str) -> None:
     given = {"project_type": project_type, "broker": "redis"}
     combinations = [each for each in COMBINATIONS if each.items() >= given.items()]
-    pass_side_by_side(*[(synced(**answers), {}) for answers in combinations])
+    with contextlib.ExitStack() as stack:
+        runs = []
+        for answers in combinations:
+            here = servers.addresses("redis", answers["result_backend"])
+            env = stack.enter_context(here) if servers.OTHERS else {}
+            runs.append((synced(**answers), env))
+        pass_side_by_side(*runs)
 
 
 @pytest.mark.parametrize("project_type", ["celery", "django"])

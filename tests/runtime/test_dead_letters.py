@@ -139,6 +139,7 @@ def test_the_command_says_what_it_did_in_lines(
         [f"{one} is back on its queue"],
         ["No dead letter has the id absent"],
     )
+    assert run() == (0, [lines[1], "1 dead letter"], [])
     status, said, errors = run("retry", "--all", two)
     assert (status, said) == (2, [])
     assert "retry needs either IDs or --all" in errors[-1]

@@ -3,6 +3,7 @@
 import importlib
 import json
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,10 +18,29 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 from runtime import logs
 from runtime.worker import ReliableRequest, current_request
+from tests.conftest import RUNTIME
 from tests.runtime.conftest import MakeApp, StartWorker, Take
 from tests.service import DEADLINE, wait_until
 
 celery_worker: Any = importlib.import_module("celery.apps.worker")
+
+
+# Sets the log up as a worker and beat do.
+UNHANDLED = f"""
+import sys
+import threading
+sys.path.append({str(RUNTIME.parent)!r})
+from celery import Celery
+from runtime import logs
+
+app = Celery("service")
+logs.install(app)
+app.log.setup("INFO")
+thread = threading.Thread(target=int, args=("thread",))
+thread.start()
+thread.join()
+int("process")
+"""
 
 
 def fail(text: str) -> NoReturn:
@@ -253,6 +273,17 @@ def test_what_is_printed_in_a_worker_becomes_a_line(
         say.delay().get(timeout=DEADLINE)
     (line,) = (line for line in path.read_text().splitlines() if '"printed"' in line)
     assert json.loads(line)["level"] == "warning"
+
+
+def test_what_nobody_handles_is_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_FORMAT", "json")
+    done = subprocess.run(
+        [sys.executable, "-Bc", UNHANDLED], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 1
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [line["exception"].rpartition(": ")[2] for line in lines] == ["'thread'", "'process'"]
+    assert {line["level"] for line in lines} == {"critical"}
 
 
 @pytest.mark.parametrize(("log_format", "quiet"), [("json", True), ("console", False)])

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import Retry
 
 from runtime.worker import ReliableRequest, current_request, requests, run_ended, run_started
-from tests.conftest import BakedProject
+from tests.conftest import RUNTIME, BakedProject
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
 from tests.service import DEADLINE, Service, wait_until
 
@@ -248,3 +249,26 @@ def test_a_warm_shutdown_ends_after_the_grace_period_and_puts_back_what_runs(
         assert 0.5 <= time.monotonic() - begin < 25
         assert length(app) == 1
         assert task.state == states.PENDING
+
+
+# Its last object takes longer to go than the grace period, when signals have no handlers any more.
+ENDING = f"""
+import sys, time
+sys.path.append({str(RUNTIME.parent)!r})
+from celery import current_app
+from runtime.worker import limit_shutdown
+
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(1)
+
+
+slow = Slow()
+current_app.conf["shutdown_grace_period"] = 0.5
+limit_shutdown("Warm")
+"""
+
+
+def test_the_end_of_the_grace_period_does_not_kill_a_worker_that_is_ending() -> None:
+    assert subprocess.run([sys.executable, "-Bc", ENDING], check=False).returncode == 0

@@ -28,6 +28,9 @@ DEBUG = env.bool("DEBUG", default=True)
 # In development each start has a key of its own.
 SECRET_KEY = env.str("SECRET_KEY", get_random_secret_key() if DEBUG else "")
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[])
+if DEBUG:
+    # `.env` may name the hosts of production.
+    ALLOWED_HOSTS += [".localhost", "127.0.0.1", "[::1]"]
 if not DEBUG and not SECRET_KEY:
     sys.exit("SECRET_KEY is not set: production (DEBUG=0) needs one of 50 random characters.")
 if not DEBUG:

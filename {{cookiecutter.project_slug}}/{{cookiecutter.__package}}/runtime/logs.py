@@ -10,6 +10,7 @@ import os
 import re
 import sys
 import threading
+from types import TracebackType
 from typing import Any
 
 import structlog
@@ -149,6 +150,22 @@ def configure_celery(loglevel: int, logfile: str | None, colorize: bool, **_: An
     # In a terminal, `print` stays as it is: a debugger talks that way.
     if current_app.conf.worker_redirect_stdouts and not sys.stdout.isatty():
         current_app.log.redirect_stdouts(current_app.conf.worker_redirect_stdouts_level)
+    sys.excepthook = log_uncaught
+    threading.excepthook = sys.unraisablehook = log_uncaught_elsewhere
+
+
+def log_uncaught(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    """Log what nobody handles as one event: Python would print it, and each line would be one."""
+    logger = get_logger(__name__)
+    logger.critical("Nobody handles %r", error, exc_info=(kind, error or kind(), traceback))
+
+
+def log_uncaught_elsewhere(raised: Any) -> None:
+    """Do so for a thread, which any error but `SystemExit` ends, or for what Python ignores."""
+    if raised.exc_type is not SystemExit:
+        log_uncaught(raised.exc_type, raised.exc_value, raised.exc_traceback)
 
 
 def begin_log() -> None:

@@ -1,5 +1,6 @@
 """The worker's main process: what it knows of a task, how it reads from the broker, how it ends."""
 
+import atexit
 import contextlib
 import os
 import signal
@@ -338,3 +339,5 @@ def limit_shutdown(how: str, **_: Any) -> None:
         # Zero would switch the timer off.
         grace: float = current_app.conf["shutdown_grace_period"] or 0.001
         signal.setitimer(signal.ITIMER_REAL, grace)
+        # A process that is ending has no handlers any more: the timer would kill it.
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
