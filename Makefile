@@ -99,7 +99,10 @@ newer: $(UV)
 		exit 1; \
 	fi
 
+# The samples first: they show what is released.
 release: $(UV)
+	@$(UV) run --quiet pytest -qq --tb=line --show-capture=no \
+		tests/test_samples.py
 	@$(UV) run --quiet python release.py '$(VERSION)'
 
 clean:
