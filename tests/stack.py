@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from tests.conftest import BakedProject
+from tests.service import wait_until
 
 SECRETS = ("BROKER_PASSWORD", "DATABASE_PASSWORD", "FLOWER_PASSWORD", "SECRET_KEY")
 SEND = """
@@ -47,10 +48,10 @@ class Stack:
         lines = [f"{name}={value}\n" for name, value in (self.variables | variables).items()]
         (self.project.path / ".env").write_text("".join(lines))
 
-    def types(self, command: str, *more: str) -> None:
-        """Type a command of the README, with further options of Docker's."""
+    def types(self, command: str) -> None:
+        """Type a command of the README."""
         assert re.search(rf"(?m)(^|`){re.escape(command)}($|`)", self.readme), command
-        self.compose(*command.split()[2:], *more)
+        self.compose(*command.split()[2:])
 
     def compose(self, *words: str, check: bool = True) -> str:
         """Run a command of Compose and return what it printed."""
@@ -58,12 +59,25 @@ class Stack:
 
     def start(self) -> None:
         """Start what does not run, and wait until everything is healthy."""
-        self.types("docker compose up --build --detach", "--wait")
+        self.types("docker compose up --build --detach")
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is healthy, also a worker whose broker was away: `--wait` fails."""
+
+        def well(container: dict[str, Any]) -> bool:
+            if container["Service"] == "migrate":
+                return bool(container["ExitCode"] == 0)
+            return bool(container["Health"] == "healthy")
+
+        wait_until(lambda: all(map(well, self.containers())), "not all are healthy", deadline=240)
 
     def remove(self) -> None:
         """Leave nothing of it behind."""
         self.compose("down", "--volumes", "--remove-orphans")
         self.project.run("docker", "image", "rm", "--force", self.image)
+        label = f"label=com.docker.compose.project={self.project.path.name}"
+        self.project.run("docker", "image", "prune", "--force", "--filter", label)
 
     def containers(self, *services: str) -> list[dict[str, Any]]:
         """Return what Compose tells of the containers, those that ended included."""

@@ -151,7 +151,8 @@ class Deployed:
         wait_until(lambda: result() == 5, "the sum")
 
     def test_workers_scale(self, stack: Stack) -> None:
-        stack.types("docker compose up --detach --scale worker=4", "--wait")
+        stack.types("docker compose up --detach --scale worker=4")
+        stack.wait()
         assert len(stack.containers("worker")) == 4
         inspect = ("celery", "-A", stack.project.package, "inspect", "active")
         assert stack.execute("worker", *inspect).count(": OK") == 4
@@ -215,11 +216,13 @@ class Deployed:
         wait_for_its_start(stack, ids[1])
         if stack.django:
             with watched(f"{WEB}/health/") as answers:
-                stack.types("docker compose up --build --detach worker beat", "--wait")
+                stack.types("docker compose up --build --detach worker beat")
+                stack.wait()
             # The web server is there while the workers are replaced.
             assert {answer for answer, _ in answers} == {200}
             with watched(f"{WEB}/health/") as answers:
-                stack.types("docker compose up --detach", "--wait")
+                stack.types("docker compose up --detach")
+                stack.wait()
             away = [when for answer, when in answers if answer != 200]
             record_property("seconds without a web server", round(max(away) - min(away)))
         else:
