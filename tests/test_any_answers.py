@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, seed
 from hypothesis import strategies as st
 
+import template_extension
 from tests import reading
 from tests.conftest import COMBINATIONS, name_of
-from tests.hostile import Answers, Bakery, bakery, given_answers, kept_answers
+from tests.hostile import SYNTAX, Answers, Bakery, bakery, given_answers, kept_answers
 from tests.test_shape import ASKED, CHOICES
 
 
@@ -64,6 +65,13 @@ def check_project(project: Path, answers: Answers) -> None:
     else:
         settings = (project / "celery_app/celeryconfig.py").read_text("utf-8")
         assert reading.assigned(settings, "timezone") == answers["timezone"]
+
+
+@pytest.mark.parametrize("begin", [text for text in SYNTAX if text.isprintable()])
+def test_a_readme_shows_a_text_as_it_was_typed(begin: str) -> None:
+    text = f"{begin} and more"
+    page = reading.parse("README.md", template_extension.markdown(text))
+    assert reading.paragraphs(page) == [text.strip()]
 
 
 cases = st.tuples(given_answers, st.just(False)) | st.tuples(kept_answers, st.just(True))  # noqa: FBT003
