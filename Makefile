@@ -31,7 +31,7 @@ help:
 	@echo 'make clean  remove what the other commands brought'
 
 demo: $(UV)
-	@$(UV) run --quiet python demo.py $(ANSWERS)
+	@$(UV) run --quiet --script demo.py $(ANSWERS)
 
 test: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m "not faults" $(ARGS)

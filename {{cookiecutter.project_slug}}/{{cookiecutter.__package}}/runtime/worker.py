@@ -219,6 +219,14 @@ class ReliableConsumer(Consumer):
     # Is told of a request that the broker delivers again though this worker still runs it.
     on_taken_back: Callable[[Any], None] | None = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create a consumer with the arguments of Celery's own.
+
+        It does not talk with other workers (gossip), nor wait a second for them at the start
+        (mingle): the broker keeps what is revoked.
+        """
+        super().__init__(*args, **options, without_mingle=True, without_gossip=True)
+
     def ask(self) -> None:
         """Ask the broker whether it can deliver, off the loop; raise an error if it cannot."""
 
