@@ -645,6 +645,7 @@ TABLE: dict[str, list[Row]] = {
             "prefetch_multiplier=, **kwargs",
             "without mingle and gossip",
         ),
+        Row("kombu.asynchronous.hub:Hub._waker", ATTRIBUTE, "an idle worker leaves at once"),
         Row(CONSUMER + "on_connection_error_after_connected", "self, exc", "ends if refused"),
         Row(CONSUMER + "on_connection_error_before_connected", "self, exc", "ends if refused"),
         Row(

@@ -23,6 +23,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from kombu import Connection
+from kombu.asynchronous import get_event_loop
 from kombu.common import ignore_errors
 
 from . import checks
@@ -342,3 +343,6 @@ def limit_shutdown(how: str, **_: Any) -> None:
         # Zero would switch the timer off.
         grace: float = current_app.conf["shutdown_grace_period"] or 0.001
         signal.setitimer(signal.ITIMER_REAL, grace)
+    loop: Any = get_event_loop()
+    if loop and loop._waker:  # noqa: SLF001  # an idle one polls for a second before it looks
+        loop._waker.wake()  # noqa: SLF001
