@@ -10,7 +10,7 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults faults screenshots lint newer release clean
+.PHONY: help demo test test-fast test-faults faults bench bench-quick screenshots lint newer release clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -22,6 +22,8 @@ help:
 	@echo '            the tests that kill workers and brokers: some minutes'
 	@echo 'make faults do the same to the configuration of the usual tutorial, and write both'
 	@echo '            into the tables of the README'
+	@echo 'make bench  measure speed and scale, and write the pages: some two hours, with nothing'
+	@echo '            else on the machine (make bench ARGS="throughput"; make bench-quick: ten minutes)'
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page and Flower for the README, in docs/'
 	@echo 'make lint   ruff and mypy'
@@ -48,6 +50,12 @@ faults: $(UV)
 	$(UV) run --quiet python -m tests.faults
 	$(UV) run --quiet python -m tests.cluster_faults
 	$(UV) run --quiet python -m tests.sentinel_faults
+
+bench: $(UV)
+	$(UV) run --quiet --group bench python -m benchmarks $(ARGS)
+
+bench-quick: $(UV)
+	$(UV) run --quiet --group bench python -m benchmarks --quick $(ARGS)
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots

@@ -3,6 +3,7 @@
 # dependencies = [
 #     "cookiecutter>=2.7,<3",
 #     "filelock>=3.16",
+#     "hypothesis>=6.120",
 #     "kombu>=5.7,<5.8",
 #     "psutil>=6",
 #     "pytest>=8.4",
