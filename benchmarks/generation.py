@@ -1,25 +1,22 @@
-"""How long generating a project takes, against a template of one file: whole commands, in pairs.
-
-`uv run python -m benchmarks.generation [ROUNDS] [TEMPLATE …]` writes its results to
-`generation.md`. A TEMPLATE is the directory of another template to compare with.
+"""How long generating a project takes, and its peak memory, against a template of one file.
 
 A first run is the one after an installation: Python has no byte code of cookiecutter and what it
 imports. Later runs have it, and with it the one file takes a third of the time.
 """
 
 import os
-import platform
-import statistics
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+from benchmarks import lab
 from tests.conftest import clean_environment
 
-ROOT = Path(__file__).parents[1]
-BASE = "one file"
+ONE_FILE, FIRST, STARTPROJECT = "one file", "first answers", "django-admin startproject"
 LARGEST = {
     "project_type": "django",
     "broker": "rabbitmq",
@@ -27,6 +24,8 @@ LARGEST = {
     "ci": "github",
     "deployment": "kubernetes",
 }
+LARGEST_NAME = ", ".join(LARGEST.values())
+OTHERS: list[Path] = []  # directories of other templates
 PACKAGES = ("cookiecutter==2.7.1", "django==5.2.*")
 # How packages are installed, and the environment of the runs.
 CONDITIONS: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -44,16 +43,16 @@ def one_file(directory: Path) -> Path:
     return project.parent
 
 
-def commands(directory: Path, others: list[Path]) -> dict[str, list[str]]:
+def commands(directory: Path) -> dict[str, list[str]]:
     """Return the commands to measure, without the interpreter, by name."""
     cookiecutter = ["-m", "cookiecutter", "--no-input"]
     answers = [f"{question}={answer}" for question, answer in LARGEST.items()]
     return {
-        BASE: [*cookiecutter, str(one_file(directory))],
-        "first answers": [*cookiecutter, str(ROOT)],
-        ", ".join(LARGEST.values()): [*cookiecutter, str(ROOT), *answers],
-        "django-admin startproject": ["-m", "django", "startproject", "my_service"],
-        **{path.name: [*cookiecutter, str(path.resolve())] for path in others},
+        ONE_FILE: [*cookiecutter, str(one_file(directory))],
+        FIRST: [*cookiecutter, str(lab.ROOT)],
+        LARGEST_NAME: [*cookiecutter, str(lab.ROOT), *answers],
+        STARTPROJECT: ["-m", "django", "startproject", "my_service"],
+        **{path.name: [*cookiecutter, str(path.resolve())] for path in OTHERS},
     }
 
 
@@ -68,53 +67,42 @@ def install(directory: Path, options: list[str]) -> Path:
     return python
 
 
-def seconds(command: list[str], env: dict[str, str]) -> float:
-    """Run a command in a fresh directory, and return how long it took."""
+def measure(command: list[str], env: dict[str, str]) -> tuple[float, float]:
+    """Run a command in a fresh directory; return its seconds and, at the most, its MiB."""
     with tempfile.TemporaryDirectory(dir=env["HOME"]) as directory:
         start = time.perf_counter()
-        subprocess.run(command, cwd=directory, env=env, stdout=subprocess.DEVNULL, check=True)
-        return time.perf_counter() - start
+        process = subprocess.Popen(command, cwd=directory, env=env, stdout=subprocess.DEVNULL)
+        _, status, used = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, command)
+        return seconds, peak(used)
 
 
-def report(runs: dict[str, dict[str, list[float]]]) -> str:
-    """Return the results as tables; a ratio is that to the one file in the same round."""
-    rounds = len(runs["first run"][BASE])
-    lines = [
-        f"`uv run python -m benchmarks.generation {rounds}`: seconds of whole commands, in",
-        "alternating runs, and their ratios to a one-file template in the same round.",
-        f"{PACKAGES[0]}, Python {platform.python_version()}, {os.cpu_count()} processors,",
-        f"{platform.system()} {platform.machine()}.",
-    ]
-    for condition, measured in runs.items():
-        lines += ["", f"| {condition} | median | ratio | least | most |", "|---|---|---|---|---|"]
-        for name, own in measured.items():
-            ratios = [one / base for one, base in zip(own, measured[BASE], strict=True)]
-            cells = (statistics.median(own), statistics.median(ratios), min(ratios), max(ratios))
-            lines.append(f"| {name} | {' | '.join(f'{each:.2f}' for each in cells)} |")
-    return "\n".join(lines) + "\n"
+def peak(used: resource.struct_rusage) -> float:
+    """Return the MiB of a process at its largest; macOS counts in bytes, others in KiB."""
+    return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def main() -> None:
-    """Measure, and write the results."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
-    with tempfile.TemporaryDirectory() as name:
+def run(directory: Path, *, quick: bool) -> None:
+    """Measure, and write the result file."""
+    rounds = 4 if quick else 15
+    about = lab.conditions(rounds)
+    figures = []
+    with tempfile.TemporaryDirectory(dir=directory) as name:
         home = Path(name)
-        measured = commands(home, [Path(path) for path in sys.argv[2:]])
-        runs: dict[str, dict[str, list[float]]] = {}
+        measured = commands(home)
         for condition, (options, variables) in CONDITIONS.items():
             python = str(install(home / condition.replace(" ", "-"), options))
             env = clean_environment() | {"HOME": name} | variables
-            runs[condition] = {label: [] for label in measured}
-            for number in range(rounds + 1):
-                for label, command in measured.items():
-                    taken = seconds([python, *command], env)
-                    if number:  # the first round brings the files into memory
-                        runs[condition][label].append(taken)
-                print(f"{condition}: {number} of {rounds}", flush=True)
-    table = report(runs)
-    print(table)
-    (Path(__file__).parent / "generation.md").write_text(table, encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+            kinds = [[python, *command] for command in measured.values()]
+            for kind in kinds:  # brings the files into memory
+                measure(kind, env)
+            runs = lab.in_turns(kinds, partial(measure, env=env), rounds)
+            for label, own in zip(measured, runs, strict=True):
+                seconds, mebibytes = zip(*own, strict=True)
+                row = {"condition": condition, "command": label}
+                figures.append({**row, "seconds": seconds, "peak_mib": mebibytes})
+                lab.say(condition, label, lab.spread(seconds)[0])
+    lab.write("generation", about, figures)

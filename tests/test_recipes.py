@@ -275,6 +275,16 @@ def test_a_chain_hands_on_and_a_chord_adds_up(kitchen: Kitchen) -> None:
         kitchen.worker.wait_for(rf"{task}\] succeeded in \S+s: 9")
 
 
+def test_ten_thousand_calls_are_a_hundred_messages(kitchen: Kitchen) -> None:
+    get = "print(len(result.results))"
+    if kitchen.keeps_results:
+        get += "; print(sum(sum(chunk) for chunk in result.get(timeout=100)))"
+    messages, *total = kitchen.send("Ten thousand", get)
+    assert messages == "100"
+    assert total == (["99990000"] if kitchen.keeps_results else [])
+    kitchen.worker.wait_for(r"celery\.starmap\[\S+ succeeded", times=100)
+
+
 def test_a_rate_limit_is_kept(kitchen: Kitchen) -> None:
     kitchen.send("Not too many")
     kitchen.worker.wait_for("Hello, reader", times=10)

@@ -37,7 +37,7 @@ def test_what_was_revoked_stays_so(synced: Bake, kind: str, heard: bool) -> None
     project = synced(broker=kind, result_backend="redis")
     python = project.path / ".venv" / "bin" / "python"
     worker_of = (python, "-m", "celery", "-A", "celery_app", "worker", "--loglevel", "INFO")
-    options = ("--concurrency", "1", "--without-mingle")
+    options = ("--concurrency", "1")
     with servers.addresses(kind, "redis") as urls:
         results = urls["CELERY_RESULT_BACKEND"]
         with Service(project, urls["CELERY_BROKER_URL"], results) as service:

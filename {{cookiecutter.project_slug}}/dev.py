@@ -237,8 +237,8 @@ def worker_process() -> None:
     app.conf["shutdown_grace_period"] = app.conf.task_time_limit
     if app.conf["metrics_port"]:  # an old worker may still use it
         app.conf["metrics_port"] = free_port(app.conf["metrics_port"])
-    # Task events are for Flower. Mingling with other workers would take a second.
-    app.worker_main(["worker", "--loglevel", "INFO", "--task-events", "--without-mingle"])
+    # Task events are for Flower.
+    app.worker_main(["worker", "--loglevel", "INFO", "--task-events"])
 
 
 def end_with_input() -> None:

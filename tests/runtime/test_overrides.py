@@ -638,6 +638,14 @@ TABLE: dict[str, list[Row]] = {
         ),
     ],
     "worker": [
+        Row(
+            CONSUMER + "__init__",
+            "self, on_task_request, init_callback=, hostname=, pool=, app=, timer=, controller=, "
+            "hub=, amqheartbeat=, worker_options=, disable_rate_limits=, initial_prefetch_count=, "
+            "prefetch_multiplier=, **kwargs",
+            "without mingle and gossip",
+        ),
+        Row("kombu.asynchronous.hub:Hub._waker", ATTRIBUTE, "an idle worker leaves at once"),
         Row(CONSUMER + "on_connection_error_after_connected", "self, exc", "ends if refused"),
         Row(CONSUMER + "on_connection_error_before_connected", "self, exc", "ends if refused"),
         Row(

@@ -95,7 +95,7 @@ class Worker(Process):
         #= celery = ("-m", "celery", "-A", "{{ cookiecutter.__package }}", "worker")
         # Two workers on one machine need different names.
         name = ("--hostname", f"{log.stem}@localhost")
-        always = ("--loglevel", "INFO", "--concurrency", "2", "--without-mingle")
+        always = ("--loglevel", "INFO", "--concurrency", "2")
         super().__init__(log, *celery, *name, *always, *options, **environment)
 
     def __enter__(self) -> Self:

@@ -130,12 +130,8 @@ class RabbitMQConsumer(ReliableConsumer):
         ]
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        """Create a consumer with the arguments of Celery's own.
-
-        It does not talk with other workers: what is revoked it knows from the broker, and the
-        queues for it cannot be made while a node hangs.
-        """
-        super().__init__(*args, **options, without_mingle=True, without_gossip=True)
+        """Create a consumer with the arguments of Celery's own."""
+        super().__init__(*args, **options)
         self.line = Line(self.app.connection_for_read)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:

@@ -25,6 +25,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 from celery.worker.request import Request
 from kombu import Connection
+from kombu.asynchronous import get_event_loop
 from kombu.common import ignore_errors
 
 from . import checks
@@ -224,6 +225,14 @@ class ReliableConsumer(Consumer):
     # Is told of a request that the broker delivers again though this worker still runs it.
     on_taken_back: Callable[[Any], None] | None = None
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create a consumer with the arguments of Celery's own.
+
+        It does not talk with other workers (gossip), nor wait a second for them at the start
+        (mingle): the broker keeps what is revoked.
+        """
+        super().__init__(*args, **options, without_mingle=True, without_gossip=True)
+
     def ask(self) -> None:
         """Ask the broker whether it can deliver, off the loop; raise an error if it cannot."""
 
@@ -341,3 +350,6 @@ def limit_shutdown(how: str, **_: Any) -> None:
         signal.setitimer(signal.ITIMER_REAL, grace)
         # A process that is ending has no handlers any more: the timer would kill it.
         atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
+    loop: Any = get_event_loop()
+    if loop and loop._waker:  # noqa: SLF001  # an idle one polls for a second before it looks
+        loop._waker.wake()  # noqa: SLF001
