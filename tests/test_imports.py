@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the importer fo
 def says(workshop: Path) -> Iterator[Callable[[Path, str], str]]:
     """Start the importer, and ask it to import the module with the app of a project."""
     with subprocess.Popen(
-        [workshop / "bin" / "python", "-m", "tests.importer"],
+        [workshop / "python", "-m", "tests.importer"],
         cwd=TEMPLATE,
         env=clean_environment(),
         stdin=subprocess.PIPE,

@@ -58,9 +58,11 @@ def read_as_the_system_likes(path: Path) -> Iterator[int]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and not any(word.arg == "encoding" for word in node.keywords):
             called = ast.unparse(node.func).rpartition(".")[2]
-            modes = {each.value for each in node.args if isinstance(each, ast.Constant)}
-            binary = modes & {"rb", "wb", "ab"}
-            if called in {"read_text", "write_text"} or (called == "open" and not binary):
+            given = {each.value for each in node.args if isinstance(each, ast.Constant)}
+            binary = given & {"rb", "wb", "ab"}
+            if called == "open" and not binary:
+                yield node.lineno
+            if called in {"read_text", "write_text"} and "utf-8" not in given:
                 yield node.lineno
 
 

@@ -77,11 +77,11 @@ def memory() -> float:
     processes = ["self"]
     for children in Path("/proc/self/task").glob("*/children"):
         with contextlib.suppress(OSError):  # the thread has ended
-            processes += children.read_text().split()
+            processes += children.read_text("utf-8").split()
     kibibytes = 0
     for process in processes:
         with contextlib.suppress(OSError):  # it has ended, or is not on Linux
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text()
+            lines = Path(f"/proc/{process}/smaps_rollup").read_text("utf-8")
             kibibytes += sum(map(int, re.findall(r"(?m)^Pss: +(\d+) kB", lines)))
     return kibibytes * 1024 or math.nan
 
