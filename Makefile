@@ -80,7 +80,7 @@ bench-quick: $(UV)
 
 screenshots: $(UV)
 	$(UV) run --quiet python -m tests.screenshots
-	$(UV) run --quiet --with "matplotlib>=3.10" python -m tests.graphs
+	$(UV) run --quiet --group bench python -m tests.graphs
 
 dashboard: $(UV)
 	$(UV) run --quiet python -m tests.dashboard

@@ -4,12 +4,9 @@ A first run is the one after an installation: Python has no byte code of cookiec
 imports. Later runs have it, and with it the one file takes a third of the time.
 """
 
-import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +29,15 @@ CONDITIONS: dict[str, tuple[list[str], dict[str, str]]] = {
     "first run": ([], {"PYTHONDONTWRITEBYTECODE": "1"}),
     "later runs": (["--compile-bytecode"], {}),
 }
+
+# Runs a command, and tells its time and its peak. A child counts from the size of its parent, so
+# that has to be a small process.
+WATCH = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
 
 
 def one_file(directory: Path) -> Path:
@@ -70,19 +76,11 @@ def install(directory: Path, options: list[str]) -> Path:
 def measure(command: list[str], env: dict[str, str]) -> tuple[float, float]:
     """Run a command in a fresh directory; return its seconds and, at the most, its MiB."""
     with tempfile.TemporaryDirectory(dir=env["HOME"]) as directory:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, cwd=directory, env=env, stdout=subprocess.DEVNULL)
-        _, status, used = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, command)
-        return seconds, peak(used)
-
-
-def peak(used: resource.struct_rusage) -> float:
-    """Return the MiB of a process at its largest; macOS counts in bytes, others in KiB."""
-    return used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        words = [sys.executable, "-IS", "-c", WATCH, *command]
+        done = subprocess.run(words, cwd=directory, env=env, capture_output=True, check=True)
+        seconds, peak = map(float, done.stdout.split())
+        # macOS counts in bytes, others in KiB.
+        return seconds, peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def run(directory: Path, *, quick: bool) -> None:

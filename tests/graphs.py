@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from demo import generate, read
 from tests import servers
@@ -39,7 +40,7 @@ def wait(prometheus: Prometheus, seconds: int) -> None:
     )
 
 
-def draw(axes: plt.Axes, graph: Graph, prometheus: Prometheus, end: float) -> None:
+def draw(axes: Axes, graph: Graph, prometheus: Prometheus, end: float) -> None:
     """Draw a panel of the dashboard."""
     axes.set_title(graph.title, fontsize=9, loc="left")
     for query, name in graph.queries.items():
