@@ -200,7 +200,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("passed", []):
         if report.when == "call" and report.user_properties:
             measured = ", ".join(f"{name}: {value}" for name, value in report.user_properties)
-            terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {measured}")
+            terminalreporter.write_line(f"{report.nodeid.partition('::')[2]}: {measured}")
 
 
 @pytest.fixture(params=[*COMBINATIONS, *OTHERS], ids=name_of)

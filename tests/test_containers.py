@@ -79,32 +79,33 @@ def wait_for_its_start(stack: Stack, task: str) -> None:
     wait_until(lambda: f"{task}] received" in stack.compose("logs", "worker"), "no worker has it")
 
 
+@pytest.fixture(scope="class")
+def stack(
+    request: pytest.FixtureRequest, bake: Bake, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """Give a project in containers that are all healthy."""
+    if not engine_answers():
+        text = "no Docker engine with Compose 2 here: start one, or, as root on Debian, run "
+        servers.unavailable(f"{text}make test-containers, which brings one")
+    baked = bake(**request.cls.answers)
+    path = tmp_path_factory.mktemp("stack") / baked.path.name
+    shutil.copytree(baked.path, path)
+    stack = Stack(BakedProject(path, baked.package))
+    stack.remove()  # what a run that was killed has left
+    failed = request.session.testsfailed
+    try:
+        stack.start()
+        yield stack
+    finally:
+        if request.session.testsfailed > failed:
+            print(stack.compose("logs", "--tail", "100", check=False))  # noqa: T201
+        stack.remove()
+
+
 class Deployed:
     """The tests; they go from one to the next with the same containers, and leave all healthy."""
 
     answers: ClassVar[dict[str, str]]
-
-    @pytest.fixture(scope="class")
-    def stack(
-        self, request: pytest.FixtureRequest, bake: Bake, tmp_path_factory: pytest.TempPathFactory
-    ) -> Iterator[Stack]:
-        """Give a project in containers that are all healthy."""
-        if not engine_answers():
-            text = "no Docker engine with Compose 2 here: start one, or, as root on Debian, run "
-            servers.unavailable(f"{text}make test-containers, which brings one")
-        baked = bake(**request.cls.answers)
-        path = tmp_path_factory.mktemp("stack") / baked.path.name
-        shutil.copytree(baked.path, path)
-        stack = Stack(BakedProject(path, baked.package))
-        stack.remove()  # what a run that was killed has left
-        failed = request.session.testsfailed
-        try:
-            stack.start()
-            yield stack
-        finally:
-            if request.session.testsfailed > failed:
-                print(stack.compose("logs", "--tail", "100", check=False))  # noqa: T201
-            stack.remove()
 
     def test_every_process_is_healthy_and_may_do_no_more_than_it_needs(self, stack: Stack) -> None:
         look = (

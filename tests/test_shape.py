@@ -333,6 +333,7 @@ def test_the_sample_environment_lists_every_variable_that_is_read(
     if "compose.yaml" in project.files():
         read.add("COMPOSE_PROFILES")  # by Compose itself
         read |= set(re.findall(r"\$\{([A-Z][A-Z_]+)", project.read("compose.yaml")))
+        read |= {"COMPOSE_PROFILES"}  # by Compose itself
     manifests = "".join(project.read(name) for name in project.files() if "kubernetes/" in name)
     read |= set(re.findall(r"(?:- |name: |\$\()([A-Z][A-Z_]+)(?:=|,|\))", manifests))
     listed = set(re.findall(r"^(?:# )?([A-Z][A-Z_]+)=", project.read(".env.example"), re.MULTILINE))
