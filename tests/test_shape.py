@@ -331,7 +331,6 @@ def test_the_sample_environment_lists_every_variable_that_is_read(
     read = set(re.findall(r"\benv(?:iron)?\.?\w*\(\s*\"([A-Z][A-Z_]+)\"", sources))
     read -= {"DJANGO_SETTINGS_MODULE"}  # it is set by the project itself
     if "compose.yaml" in project.files():
-        read.add("COMPOSE_PROFILES")  # by Compose itself
         read |= set(re.findall(r"\$\{([A-Z][A-Z_]+)", project.read("compose.yaml")))
         read |= {"COMPOSE_PROFILES"}  # by Compose itself
     manifests = "".join(project.read(name) for name in project.files() if "kubernetes/" in name)
