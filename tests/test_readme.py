@@ -235,6 +235,7 @@ def change_addresses(project: BakedProject, broker: str, redis: str) -> dict[str
         text = project.read(name)
         for usual, port in ports.items():
             text = re.sub(rf"\b{usual}\b", str(port), text)
+        text = re.sub(r"(?m)(?<=manage\.py runserver)$", f" {ports['8000']}", text)
         text = re.sub(r"(?<=CELERY_BROKER_URL=)\S+", broker, text)
         text = re.sub(r"(?<=CELERY_RESULT_BACKEND=)redis\S+", f"{redis}/1", text)
         (project.path / name).write_text(text, encoding="utf-8")

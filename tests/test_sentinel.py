@@ -9,7 +9,7 @@ import trustme
 from tests import sentinels, servers
 from tests.conftest import Bake
 from tests.service import Service
-from tests.test_metrics import scrape
+from tests.test_metrics import UP, scrape
 from tests.test_tls import REFUSED, SEND, Listener
 
 PASSWORD = "p@ss:/;%#? word"  # noqa: S105
@@ -68,7 +68,7 @@ def test_the_environment_leads_to_the_master(synced: Bake, tmp_path: Path) -> No
             for command, said in commands.items():
                 done = service.run(python, "-m", f"celery_app.runtime.{command}")
                 assert done.stdout.endswith(said)
-            assert scrape(metrics)["celery_broker_up"] == 1
+            assert scrape(metrics)[UP] == 1
             service.run(python, "celery_app/runtime/health.py", "worker")
             assert "Connected to sentinel://" in worker.output
             for secret in ("ss%3A", "%20word", OWN_PASSWORD):

@@ -15,7 +15,7 @@ import trustme
 from tests import proxy, servers
 from tests.conftest import Bake
 from tests.service import Service
-from tests.test_metrics import scrape
+from tests.test_metrics import UP, scrape
 
 PASSWORD = "hidden-2b9c"  # noqa: S105
 
@@ -124,7 +124,7 @@ def test_certificates_are_verified_and_secrets_come_from_files(
         assert f"Connected to {scheme}://" in worker.output
         letters = service.run(python, "-m", "celery_app.runtime.dead_letters").stdout
         assert letters == "0 dead letters\n"
-        assert scrape(metrics)["celery_broker_up"] == 1
+        assert scrape(metrics)[UP] == 1
 
         if kind == "rabbitmq":  # several addresses: each server has to be the one of its address
             port = stack.enter_context(listening(upstream, ours.issue_cert("127.0.0.1")))
