@@ -51,4 +51,4 @@ say in the configuration or in a subclass of your own. They know nothing of your
 """
 
 # The release of the template that this package came with.
-__version__ = "0.1.0"
+__version__ = "1.0.0"
