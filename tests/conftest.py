@@ -166,8 +166,8 @@ Bake: TypeAlias = Callable[..., BakedProject]
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run three tests for each processor: most tests wait, for processes and for delays."""
-    return (os.cpu_count() or 2) * 3
+    """Run two tests for each processor: most tests wait, for processes and for delays."""
+    return (os.cpu_count() or 2) * 2
 
 
 def pytest_configure() -> None:
