@@ -58,8 +58,7 @@ def rabbitmq_version() -> str:
     if not (commands := servers.rabbitmq_commands()):
         return ""
     # `rabbitmq-server --version` would start one.
-    found = [path.name for path in (commands.parent / "lib").glob("rabbitmq_server-*")]
-    found += [path.name for path in commands.parent.glob("lib/rabbitmq_server-*")]
+    found = [path.name for path in commands.parent.glob("lib/rabbitmq_server-*")]
     return found[0].partition("-")[2] if found else "unknown"
 
 

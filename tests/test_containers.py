@@ -102,6 +102,13 @@ def stack(
         stack.remove()
 
 
+def expect_all(stack: Stack, ids: list[str], record: Record) -> None:
+    """Wait until each of the tasks is done; none may be lost."""
+    lost = stack.lost(ids)
+    record("lost", len(lost))
+    assert not lost
+
+
 class Deployed:
     """The tests, in order, on the same containers; all but the last two leave them well."""
 
@@ -190,9 +197,7 @@ class Deployed:
         for name, code in exits.items():
             assert code == 0 or (stack.services[name]["image"] != stack.image and code != 137), name
         stack.start()
-        lost = stack.lost(ids)
-        record_property("lost", len(lost))
-        assert not lost
+        expect_all(stack, ids, record_property)
 
     def test_a_broker_that_is_killed_loses_no_task(
         self, stack: Stack, record_property: Record
@@ -203,10 +208,8 @@ class Deployed:
         stack.compose("kill", "rabbitmq" if stack.django else "redis")
         begin = time.monotonic()
         stack.start()
-        lost = stack.lost(ids)
+        expect_all(stack, ids, record_property)
         record_property("seconds", round(time.monotonic() - begin))
-        record_property("lost", len(lost))
-        assert not lost
 
     def test_a_new_version_loses_no_task(self, stack: Stack, record_property: Record) -> None:
         tasks = stack.project.path / ("jobs" if stack.django else "celery_app") / "tasks.py"
@@ -228,9 +231,7 @@ class Deployed:
             record_property("seconds without a web server", round(max(away) - min(away)))
         else:
             stack.start()
-        lost = stack.lost(ids)
-        record_property("lost", len(lost))
-        assert not lost
+        expect_all(stack, ids, record_property)
 
     def test_memory_above_the_limit_ends_one_task_only(
         self, stack: Stack, record_property: Record
@@ -256,10 +257,8 @@ class Deployed:
             begin = time.monotonic()
             stack.start()
             ids += stack.send(10, pages=2)
-        lost = stack.lost(ids)
+        expect_all(stack, ids, record_property)
         record_property("seconds", round(time.monotonic() - begin))
-        record_property("lost", len(lost))
-        assert not lost
 
     def test_a_process_that_has_just_started_ends_at_once(
         self, stack: Stack, record_property: Record
