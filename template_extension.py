@@ -17,6 +17,7 @@ import sys
 import unicodedata
 import zoneinfo
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from html import escape
 from pathlib import Path
@@ -31,6 +32,7 @@ from jinja2.ext import Extension
 
 TEMPLATE = Path(__file__).resolve().parent
 PROJECT = "{{cookiecutter.project_slug}}"
+PACKAGE = "{{cookiecutter.__package}}"  # the only other name of a directory that answers decide
 
 # The slug is part of import lines and task names: a longer one would break the line length of 100.
 MAX_SLUG = 32
@@ -234,6 +236,17 @@ def celery_namespace(source: str) -> str:
     return re.sub(pattern, lambda match: f"CELERY_{match[1].upper()}", source)
 
 
+@dataclass
+class Name:
+    """What cookiecutter renders to have the name of a file: it needs no Jinja."""
+
+    of: Callable[[dict[str, str]], str]
+
+    def render(self, cookiecutter: dict[str, str], **_: object) -> str:
+        """Return the name for these answers."""
+        return self.of(cookiecutter)
+
+
 class Rendering(Extension):
     """The filters of this file, lines that leave no trace, and the files that answers drop.
 
@@ -253,6 +266,7 @@ class Rendering(Extension):
         )  # fmt: skip
         environment.filters.update({function.__name__: function for function in filters})
         environment.filters["settled"] = self.settled
+        environment.from_string = self.from_string  # type: ignore[method-assign,assignment]
         self.begun = False
         prompt.read_user_variable = ask_until_valid
         check_command(click.get_current_context(silent=True))
@@ -296,41 +310,46 @@ class Rendering(Extension):
         return {*texts, *(path.read_text("utf-8") for path in TEMPLATE.glob("hooks/*.py"))}
 
     @cached_property
-    def dropped(self) -> dict[str, list[str]]:
-        """Return, for each path in ``_dropped``, the conditions under which a project has it."""
+    def dropped(self) -> dict[str, list[tuple[str, str]]]:
+        """Return, for each path in ``_dropped``, the questions and answers without it."""
         # Cookiecutter renders inside the template, one directory below its questions.
-        table = questions_of(Path(".."))["_dropped"]
-        conditions: dict[str, list[str]] = {}
-        for question, answers in table.items():
-            for answer, paths in answers.items():
-                for path in paths:
-                    condition = f"cookiecutter.{question} != {quoted(answer)}"
-                    conditions.setdefault(path, []).append(condition)
-        return conditions
+        paths: dict[str, list[tuple[str, str]]] = {}
+        for question, answers in questions_of(Path(".."))["_dropped"].items():
+            for answer, without in answers.items():
+                for path in without:
+                    paths.setdefault(path, []).append((question, answer))
+        return paths
 
-    def file_name(self, path: str) -> str:
-        """Return the template of a file's name: it renders to "" if the project has no such file.
+    def final_name(self, path: str, answers: dict[str, str]) -> str:
+        """Return the name of a file or directory of the project; "" if the project has none.
 
         Cookiecutter skips a file without a name before it compiles its text.
         """
         slashed = path.replace("\\", "/")
-        if slashed.endswith(".pyc"):
-            return ""
         parts = slashed.split("/")
         above = ["/".join(parts[:end]) for end in range(1, len(parts) + 1)]
-        conditions = [each for name in above for each in self.dropped.get(name, [])]
-        return f"{{% if {' and '.join(conditions)} %}}{path}{{% endif %}}" if conditions else path
+        without = [each for name in above for each in self.dropped.get(name, [])]
+        if slashed.endswith(".pyc") or any(answers[name] == answer for name, answer in without):
+            return ""
+        return path.replace(PACKAGE, answers["__package"])
+
+    def from_string(self, source: str, *more: Any) -> Any:  # noqa: ANN401
+        """Return a template, as `jinja2.Environment.from_string` does; for a name, at once.
+
+        To compile a template for each of 180 names takes a tenth of the time of a generation.
+        """
+        if not self.environment.loader:
+            return Environment.from_string(self.environment, source, *more)
+        self.warn_of_overwriting(source)
+        return Name(partial(self.final_name, source))
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
-        """Return the Jinja that ``source`` stands for: the text of a file, or a file's name."""
+        """Return the Jinja that ``source`` stands for: the text of a file or of a question."""
         if source == PROJECT:
             return "{{ cookiecutter | settled }}"
-        if name is None and not self.environment.loader:
+        if name is None:
             # Cookiecutter would render what an answer holds; so would every update by cruft.
             return source if source in self.own else f"{{{{ {quoted(source)} }}}}"
-        if name is None:
-            self.warn_of_overwriting(source)
-            return self.file_name(source)
         # Ordinary Python, and what Grafana reads, with braces of its own.
         if "/runtime/" in name or name.endswith(".json"):
             return f"{{% raw %}}{source}{{% endraw %}}"
