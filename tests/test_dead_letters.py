@@ -88,7 +88,7 @@ class Poisoned:
         options = ("--loglevel", "INFO", "--concurrency", "3", "--queues", "my_service,urgent")
         celery = self.service.project.path / ".venv" / "bin" / "celery"
         command = (celery, "-A", "celery_app", "worker", "--include", "poisons", *options)
-        self.workers.append(self.service.start(*command, "--without-mingle"))
+        self.workers.append(self.service.start(*command))
         return self.workers[-1]
 
     def log(self) -> str:

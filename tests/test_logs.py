@@ -190,7 +190,7 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
         service.run(bin_ / "python", "manage.py", "collectstatic", "--no-input")
         celery = (bin_ / "celery", "-A", made.package)
         worker = service.start(
-            *(*celery, "worker", "--loglevel", "INFO", "--concurrency", "2", "--without-mingle"),
+            *(*celery, "worker", "--loglevel", "INFO", "--concurrency", "2"),
             ready=r" ready\.",
         )
         beat = service.start(
@@ -269,7 +269,7 @@ def test_a_plain_service_logs_objects_or_readable_lines(
         with Service(made, url, f"{results}/1", {"HEARTBEAT_DIR": str(tmp_path)}) as service:
             json_lines = {"LOG_FORMAT": "json"}
             celery = (made.path / ".venv" / "bin" / "celery", "-A", "celery_app")
-            options = ("worker", "--loglevel", "INFO", "--concurrency", "2", "--without-mingle")
+            options = ("worker", "--loglevel", "INFO", "--concurrency", "2")
             worker = service.start(*celery, *options, ready=r" ready\.", env=json_lines)
             send = "from celery_app import tasks; print(tasks.add.delay(2, 3).get(timeout=100))"
             assert service.run(made.path / ".venv" / "bin" / "python", "-c", send).stdout == "5\n"

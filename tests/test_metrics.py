@@ -137,7 +137,7 @@ def test_a_worker_tells_what_became_of_its_tasks_and_what_waits(
     binaries = project.path / ".venv" / "bin"
     with broker(kind) as server, Service(project, server.url, env=env) as service:
         celery = (binaries / "celery", "-A", project.package, "worker", "--include", "measured")
-        options = ("--loglevel", "INFO", "--concurrency", "2", "--without-mingle")
+        options = ("--loglevel", "INFO", "--concurrency", "2")
         worker = service.start(*celery, *options, ready=r" ready\.")
         service.run(binaries / "python", "-c", SEND)
 

@@ -48,7 +48,7 @@ def test_each_poison_starts_as_often_as_it_may_and_no_neighbour_is_blamed(
 
         def start() -> Process:
             options = ("--concurrency", processes, "--include", "tests.fault_tasks")
-            return service.worker("--without-mingle", *options)
+            return service.worker(*options)
 
         workers = [start()]
 

@@ -71,7 +71,7 @@ def test_a_worker_keeps_its_promises_with_each_pool(
         with Service(made, url, f"{redis}/1", env=env) as service:
 
             def worker(**environment: str) -> Process:
-                options = ("--loglevel", "INFO", "--concurrency", "2", "--without-mingle")
+                options = ("--loglevel", "INFO", "--concurrency", "2")
                 return service.start(
                     *(python, *worker_of, *options), ready=r" ready\.", env=environment
                 )
@@ -141,7 +141,7 @@ def test_with_gevent_a_task_that_a_broken_connection_ended_is_done_again(
         broker(kind) as server,
         Service(made, server.url, f"{redis}/1", env=env) as service,
     ):
-        options = ("--loglevel", "INFO", "--include", "held", "--without-mingle")
+        options = ("--loglevel", "INFO", "--include", "held")
         worker = service.start(*celery, *options, ready=r" ready\.")
         service.python("import held; held.hold.delay('cut')")
         wait_until(starts.exists, "the task starts")

@@ -66,11 +66,11 @@ def test_a_worker_that_is_killed_while_it_waits_loses_nothing(synced: Bake) -> N
         tasks = []
         with redis.Redis.from_url(url) as server, open_shell(service) as shell:
             for _ in range(ROUNDS):
-                worker = service.worker("--without-mingle")
+                worker = service.worker()
                 hold(worker, server)
                 tasks += [line for _ in range(3) for line in tell(shell, SEND)]
                 worker.kill()
-        service.worker("--without-mingle")
+        service.worker()
         assert len(tasks) == 3 * ROUNDS
 
         def done(task: str) -> bool:
@@ -85,10 +85,7 @@ def test_a_delay_longer_than_the_visibility_timeout_runs_once(synced: Bake) -> N
     with servers.valkey() as url, Service(project, f"{url}/0", env=env) as service:
         service.env["PYTHONPATH"] = str(service.directory)
         (service.directory / "patient.py").write_text(RETRY)
-        workers = [
-            service.worker("--without-mingle", "--include", "patient", name=name)
-            for name in ("one", "two")
-        ]
+        workers = [service.worker("--include", "patient", name=name) for name in ("one", "two")]
         tasks = service.python(DELAYS).split()
         tasks.append(service.python("from patient import wait\nprint(wait.delay().id)"))
         delayed = ("uv", "run", "python", "-m", "celery_app.runtime.delayed")

@@ -117,7 +117,7 @@ def test_certificates_are_verified_and_secrets_come_from_files(
         }
         service = stack.enter_context(Service(project, "", env=env))
         del service.env["CELERY_BROKER_URL"]
-        celery = (binaries / "celery", "-A", "celery_app", "worker", "--without-mingle")
+        celery = (binaries / "celery", "-A", "celery_app", "worker")
         worker = service.start(*celery, "--loglevel", "INFO", ready=r" ready\.")
         python = binaries / "python"
         assert service.run(python, "-c", SEND).stdout == "5\n"

@@ -112,7 +112,7 @@ def test_what_is_no_task_is_a_dead_letter_and_stops_nobody(synced: Bake, kind: s
         env = {"METRICS_PORT": str(port)}
         url, results = addresses["CELERY_BROKER_URL"], addresses["CELERY_RESULT_BACKEND"]
         with Service(project, url, results, env) as service:
-            worker = service.worker("--without-mingle")
+            worker = service.worker()
             kinds = known()
             unregistered = kinds["no task is registered as 'not.here'"]["headers"]["id"]
             publish(service, list(kinds.values()))
@@ -135,10 +135,8 @@ def test_what_is_no_task_is_a_dead_letter_and_stops_nobody(synced: Bake, kind: s
                 "@shared_task(name='not.here')\ndef here(x, y):\n    return x * y\n"
             )
             worker.stop()
-            newer = service.worker(
-                *("--without-mingle", "--include", "newer"),
-                env={"PYTHONPATH": str(service.directory)},
-            )
+            path = {"PYTHONPATH": str(service.directory)}
+            newer = service.worker("--include", "newer", env=path)
             assert len(dead_letters(service, "retry", "--all")) == len(kinds)
             newer.wait_for(rf"not.here\[{unregistered}\] succeeded in .*: 6 ")
             newer.wait_for(r"is a dead letter: ", times=len(kinds) - 1)
@@ -194,7 +192,7 @@ def test_any_message_is_done_or_a_dead_letter(synced: Bake, kind: str) -> None:
     with servers.addresses(kind, "none") as addresses:
         env = {"METRICS_PORT": str(port)}
         with Service(project, addresses["CELERY_BROKER_URL"], env=env) as service:
-            worker = service.worker("--without-mingle")
+            worker = service.worker()
 
             @settings(
                 max_examples=6,

@@ -238,7 +238,7 @@ def test_a_warm_shutdown_ends_after_the_grace_period_and_puts_back_what_runs(
     env = {"SETTINGS": json.dumps(settings), "PYTHONDONTWRITEBYTECODE": "1"}
     with Service(small_project, app.conf.broker_url, env=env) as service:
         celery = (sys.executable, "-m", "celery", "-A", "service", "worker")
-        options = ("--loglevel", "INFO", "--without-mingle", "--without-gossip")
+        options = ("--loglevel", "INFO")
         worker = service.start(*celery, *options, ready=r" ready\.")
         task = app.send_task("wait")
         wait_until((small_project.path / "started").exists, "the task did not start")
