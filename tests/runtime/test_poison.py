@@ -50,8 +50,10 @@ def test_starts_are_counted_in_the_broker_and_forgotten(app: Any) -> None:
     assert ledger.note("one", 3)
     assert ledger.note("two", 0)
     assert (poison.Ledger(app).starts("one"), poison.Ledger(app).starts("two")) == (3, 0)
-    ledger.clear("one")
-    ledger.clear("absent")
+    for name in ("one", "absent"):
+        ledger.clear(name)
+        ledger.remove(name)
+    ledger.remove("two")  # what is counted stays
     assert not is_counted(app, "one")
     assert is_counted(app, "two")
 
@@ -117,6 +119,36 @@ def test_a_message_that_comes_again_is_done_and_loses_its_count(
         result.get(timeout=DEADLINE)
         wait_until(lambda: not is_counted(app, result.id), "its count is still there")
     assert during == [2]
+
+
+def test_only_what_waits_behind_a_message_that_comes_again_is_counted(
+    app: Any,
+    run_worker: StartWorker,
+    redelivered: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    counted: set[str] = set()
+    note = poison.Ledger.note
+
+    def noted(self: poison.Ledger, task_id: str, starts: int) -> bool:
+        counted.add(task_id)
+        return note(self, task_id, starts)
+
+    @app.task
+    def work() -> None:
+        pass
+
+    monkeypatch.setattr(poison.Ledger, "note", noted)
+    app.conf.worker_prefetch_multiplier = 1
+    again = redelivered(work, 1)
+    others = [work.delay() for _ in range(100)]
+    with run_worker(app, pool="threads", concurrency=2):
+        for result in [again, *others]:
+            result.get(timeout=DEADLINE)
+        wait_until(lambda: not any(is_counted(app, each) for each in counted), "a count is left")
+    assert again.id in counted
+    # A worker of two processes has taken one more by the time that this one starts.
+    assert len(counted) <= 3
 
 
 def test_a_message_that_two_workers_did_not_survive_has_one_to_itself(

@@ -80,15 +80,24 @@ class Ledger:
         return bool(self._do(note))
 
     def clear(self, task_id: str) -> None:
-        """Remove a count. Deleting a queue can take seconds, while a node of RabbitMQ is down."""
+        """Forget how often a task was started."""
 
         def clear(channel: Any) -> None:
             queue = self._count(channel, task_id)
             queue.queue_declare()
             queue.purge()
-            queue.delete()
 
         self._do(clear)
+
+    def remove(self, task_id: str) -> None:
+        """Remove a count that was cleared. While a node of RabbitMQ is down, it takes 5 seconds."""
+
+        def remove(channel: Any) -> None:
+            queue = self._count(channel, task_id)
+            if not self._length(queue):
+                queue.delete()
+
+        self._do(remove)
 
     def post(self, letter: Letter) -> bool:
         """Put a letter into the queue of dead letters; return True when the broker has it."""
@@ -112,7 +121,8 @@ class Guard(StartStopStep):
     worker in any way but by the worker's death. One that two workers did not survive starts only in
     an idle worker and has it to itself, so the next death is its own doing and not a neighbour's.
     After `redelivery_limit` redeliveries it becomes a dead letter. Meanwhile other messages wait
-    behind it, and are counted too; without one, they cost a comparison.
+    behind it, and are counted too, since they may be lost with it. What waits only behind them is
+    not counted: else one death would slow its worker down for as long as there are messages.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
@@ -121,12 +131,12 @@ class Guard(StartStopStep):
         """Take the place of the pool, where the ``consumer`` hands over its requests."""
         super().__init__(consumer, **options)
         self.consumer, self.timer, self.app = consumer, consumer.timer, consumer.app
-        self.counts = Ledger(self.app)
+        self.counts, self.spent = Ledger(self.app), Ledger(self.app)
         # A letter must not be posted twice: it waits as long as the broker is full.
         self.mail = Ledger(self.app, self.app.patient_connection)
         # Nothing waits for another: each has its own thread.
-        self.counting, self.posting = Errands("guard-counts"), Errands("guard-letters")
-        self.results = Errands("guard-results")
+        self.counting, self.removing = Errands("guard-counts"), Errands("guard-spent")
+        self.posting, self.results = Errands("guard-letters"), Errands("guard-results")
         self.limit: int = self.app.conf["redelivery_limit"]
         self.run: Callable[[Any], None] = consumer.on_task_request
         consumer.on_task_request = self.receive
@@ -152,8 +162,7 @@ class Guard(StartStopStep):
 
     def shutdown(self, consumer: Any) -> None:  # noqa: ARG002
         """Give back unfinished tasks without a count: this worker did not die of them."""
-        cleared = [self.counting.do(self.counts.clear, request.id) for request in self.watched]
-        for future in cleared:
+        for future in [self.clear(request.id) for request in self.watched]:
             try:
                 future.exception(PATIENCE)
             except TimeoutError:
@@ -165,14 +174,16 @@ class Guard(StartStopStep):
     def receive(self, request: Any) -> None:
         """Take a request that is ready to run, in place of the pool."""
         redelivered = request.delivery_info["redelivered"]
-        if self.held or self.alone or redelivered:
-            request.starts, request.call = (None if redelivered else 0), None
-            if not (redelivered or self.is_full()):
-                self.counting.do(self.counts.note, request.id, 0)
-            self.held.append(request)
-            self.tick()
-        else:
+        if not (self.held or self.alone or redelivered):
             self.run(request)
+            return
+        request.starts, request.call = (None if redelivered else 0), None
+        behind = self.alone or any(each.delivery_info["redelivered"] for each in self.held)
+        request.counted = redelivered or behind
+        if request.counted and not (redelivered or self.is_full()):
+            self.counting.do(self.counts.note, request.id, 0)
+        self.held.append(request)
+        self.tick()
 
     def tick(self) -> None:
         """Start and finish what may be, and look again soon while anything is left."""
@@ -205,10 +216,13 @@ class Guard(StartStopStep):
 
     def start_first(self) -> bool:
         """Start or bury the first of the held requests; return False when it has to wait."""
-        # A count is of starts: a request that waits in the pool has not started.
-        if self.alone or self.running() >= self.consumer.pool.num_processes:
+        if self.alone:
             return False
-        if self.is_full():
+        counted = self.held[0].counted
+        # A count is of starts: a request that waits in the pool has not started.
+        if counted and self.running() >= self.consumer.pool.num_processes:
+            return False
+        if not counted or self.is_full():
             self.run(self.held.popleft())
             return True
         try:
@@ -253,7 +267,13 @@ class Guard(StartStopStep):
         """Forget the starts of requests that this worker has outlived."""
         for request in [each for each in self.watched if each not in state.reserved_requests]:
             self.watched.discard(request)
-            self.counting.do(self.counts.clear, request.id)
+            self.clear(request.id)
+
+    def clear(self, task_id: str) -> Future[Any]:
+        """Forget a count; what is left of it goes later, and nothing waits for that."""
+        cleared = self.counting.do(self.counts.clear, task_id)
+        cleared.add_done_callback(lambda _: self.removing.do(self.spent.remove, task_id))
+        return cleared
 
     def keep_count(self, request: Any) -> None:
         """Count a run that the broker did not wait for as one that the worker did not survive."""
@@ -272,7 +292,7 @@ class Guard(StartStopStep):
 
         def buried() -> None:
             request.acknowledge()
-            self.counting.do(self.counts.clear, request.id)
+            self.clear(request.id)
             context, store = request._context, request.store_errors  # noqa: SLF001
             self.fail(request.task.backend, request.id, error, context, store)
 
