@@ -58,9 +58,11 @@ def read(arguments: list[str]) -> dict[str, str]:
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or name not in known:
-            raise DemoError(f"{argument!r} is no answer; give name=value, name: {', '.join(known)}")
+            names = ", ".join(known)
+            raise DemoError(f"{argument!r} is no answer; write name=value, name one of: {names}")
         if isinstance(known[name], list) and value not in known[name]:
-            raise DemoError(f"{name}: {value!r} is none of {', '.join(known[name])}")
+            choices = ", ".join(known[name])
+            raise DemoError(f"{name}: {value!r} is not one of the choices: {choices}")
         answers[name] = value
     return answers
 

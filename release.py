@@ -50,7 +50,9 @@ def check_repository() -> None:
     if (branch := git("branch", "--show-current").strip()) != "main":
         raise ReleaseError(f"this is the branch {branch or 'of no name'}: git switch main")
     if changed := git("status", "--porcelain").splitlines():
-        raise ReleaseError(f"not committed: {', '.join(line[3:] for line in changed[:3])}")
+        raise ReleaseError(
+            f"not committed: {', '.join(line[3:] for line in changed[:3])}; commit it first"
+        )
 
 
 def check_number(version: str, released: list[str]) -> None:
@@ -73,7 +75,8 @@ def check_answers(released: list[str]) -> None:
                 check_extensions(kept, version)
             elif isinstance(kept, list) and not question.startswith("_"):
                 for choice in set(kept) - set(now.get(question, kept)):
-                    raise ReleaseError(f"{question} has no {choice!r}, which v{version} offers")
+                    why = f"has no {choice!r}, which v{version} offers: put it back"
+                    raise ReleaseError(f"{question} {why}")
 
 
 def check_extensions(names: list[str], version: str) -> None:
@@ -106,7 +109,7 @@ def check_updates(version: str, released: list[str]) -> None:
 def dated(changelog: str, version: str) -> str:
     """Return ``changelog`` with its unreleased entries under ``version`` and the day of today."""
     if f"\n## [{version}]" in changelog:
-        raise ReleaseError(f"{CHANGELOG} has {version} already")
+        raise ReleaseError(f"{CHANGELOG} has {version} already; choose a newer version")
     before, found, after = changelog.partition(UNRELEASED)
     entries = re.split(r"^## ", after, maxsplit=1, flags=re.MULTILINE)[0]
     if not found or not re.search(r"^- \S", entries, re.MULTILINE):

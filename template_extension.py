@@ -177,7 +177,7 @@ def check_known(question: str, answer: object, questions: dict[str, Any]) -> Non
     if question not in questions:
         asked = [name for name in questions if not name.startswith("_")]
         near = difflib.get_close_matches(question, asked, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(asked)}"
+        hint = f"did you mean {near[0]}?" if near else f"the questions are {', '.join(asked)}"
         refuse(question, answer, f"answers no question; {hint}")
 
 

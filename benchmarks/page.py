@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks import generation, lab
 from benchmarks.lab import DJANGO, GENERATED, TINY, TUTORIAL
 from benchmarks.scaling import scaling
-from benchmarks.tables import BROKERS, SETTINGS, about, number, ratio, row_of, shown, table
+from benchmarks.tables import BROKERS, SETTINGS, about, filled, number, ratio, row_of, shown, table
 
 HERE = Path(__file__).parent
 README = lab.ROOT / "README.md"
@@ -50,11 +50,10 @@ def of_first_result(figures: dict[str, Any]) -> str:
     if "demo" in figures:
         text += f"\n`make demo` on a fresh clone: {shown(figures['demo']['make demo'])} s.\n"
     own, base = figures["ready"][GENERATED], figures["ready"][TUTORIAL]
-    text += (
-        f"\nA worker is ready after {shown(own)} s, one with the tutorial's settings and the "
-        f"default flags after {shown(base)} s: {ratio(lab.ratios(own, base))} of its time.\n"
+    return f"{text}\n" + filled(
+        f"A worker is ready after {shown(own)} s, one with the tutorial's settings and the "
+        f"default flags after {shown(base)} s: {ratio(lab.ratios(own, base))} of its time."
     )
-    return text
 
 
 def of_throughput(figures: dict[str, Any]) -> str:
@@ -151,7 +150,7 @@ def of_long_run(figures: dict[str, Any]) -> str:
             memory = f"{found['mib_first_third']:.0f}, {found['mib_last_third']:.0f}"
             rows.append([label, number(found["rate"]), *counts, memory])
     heads = ["broker", "tasks a second", "accepted", "lost", "stuck", "run twice"]
-    minutes = f"{figures['minutes']:g} minutes"
+    minutes = f"{figures['minutes']:g} min"
     text = table([*heads, "MiB of a main process, first and last third"], rows)
     plots = [f"![{label}: tasks, queue and memory over {minutes}](plots/long_run_{broker}.svg)"
              for broker, label in BROKERS.items() if broker in figures]  # fmt: skip
@@ -172,8 +171,10 @@ SECTIONS = [
     Section(
         "generation",
         "Generation",
-        "Whole commands. A first run is the one after an installation: Python has no byte code of\n"
-        "cookiecutter yet. `--template PATH` adds another template.",
+        'Whole commands. "One file" is the smallest template there is, and "first answers" this\n'
+        "template with its defaults. In a first run, right after an installation, Python has no\n"
+        "byte code of cookiecutter yet.\n"
+        '`make bench ARGS="generation --template PATH"` adds another template.',
         of_generation,
     ),
     Section(
@@ -186,8 +187,8 @@ SECTIONS = [
         "throughput",
         "Throughput",
         "A worker empties a queue that was filled before. Ratios are to the tutorial's settings\n"
-        "on Redis, with early acknowledgement. For tiny tasks means as the recipe of a project\n"
-        "says: a higher prefetch, no results, log level WARNING.",
+        'on Redis, with early acknowledgement. "For tiny tasks" follows the recipe for tasks of\n'
+        "milliseconds of a project: a higher prefetch, no results, log level WARNING.",
         of_throughput,
         "![Ratios of throughput to the tutorial's settings on Redis](plots/throughput.svg)",
     ),
@@ -252,7 +253,7 @@ def chunks_ratio(broker: str) -> str:
 
 
 class Quote(NamedTuple):
-    """A sentence of another file with figures in it: `{}` stands for each."""
+    """A sentence of another file with figures in it, as `str.format` takes it."""
 
     file: Path
     text: str
@@ -261,7 +262,8 @@ class Quote(NamedTuple):
     @property
     def pattern(self) -> str:
         """A regular expression for the sentence with any figures."""
-        return r"[\d.,]+".join(map(re.escape, self.text.split("{}")))
+        parts = self.text.format(*["\0"] * len(self.figures())).split("\0")
+        return r"[\d.,]+".join(map(re.escape, parts))
 
     def current(self) -> str:
         """Return the sentence with the figures of the results."""
@@ -271,7 +273,7 @@ class Quote(NamedTuple):
 QUOTES = [
     Quote(
         lab.ROOT / "{{cookiecutter.project_slug}}" / "docs" / "recipes.md",
-        "{} times as fast as a loop of `delay` on Redis, and {} times on RabbitMQ",
+        '{{{{ {} if cookiecutter.broker == "redis" else {} }}}} times as fast as a loop of `delay`',
         lambda: [chunks_ratio("redis"), chunks_ratio("rabbitmq")],
     ),
 ]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks import lab
-from benchmarks.tables import BROKERS, about, number, table
+from benchmarks.tables import BROKERS, about, filled, number, table
 
 MACHINES, PROCESSES = 100, 8
 TASKS = (0.001, 0.01, 0.1, 1.0)  # seconds
@@ -15,9 +15,22 @@ def cost(figures: dict[str, Any], broker: str) -> tuple[float, float, float]:
 
     The first two are milliseconds of processor: the broker's, and the worker's.
     """
-    # With one type on one queue, or what is nearest to it.
-    row = min(figures[broker]["kinds"], key=lambda each: each["types"] + each["queues"])
+    row = simplest(figures, broker)
     return row["broker_ms"], row["processor_ms"], row["per_second"]
+
+
+def simplest(figures: dict[str, Any], broker: str) -> dict[str, Any]:
+    """Return the row with the fewest types of tasks and queues."""
+    row: dict[str, Any] = min(
+        figures[broker]["kinds"], key=lambda each: each["types"] + each["queues"]
+    )
+    return row
+
+
+def kind(figures: dict[str, Any]) -> str:
+    """Return, in a sentence, which tasks the costs are of."""
+    row = simplest(figures, "redis")
+    return f"Types of tasks: {row['types']}; queues: {row['queues']}."
 
 
 def of_one(figures: dict[str, Any]) -> str:
@@ -51,17 +64,19 @@ def of_many(figures: dict[str, Any]) -> str:
             each = PROCESSES / (seconds + worker_ms / 1000)
             rate = MACHINES * min(each, most)
             needed = rate * broker_ms / 1000
-            verdict = "enough" if needed < ENOUGH else f"{number(needed / ENOUGH)} times too little"
+            verdict = (
+                "yes" if needed < ENOUGH else f"no: it takes {number(needed / ENOUGH)} servers"
+            )
             if broker == "rabbitmq" and needed >= ENOUGH:
-                verdict = f"a server with {number(needed / ENOUGH)} processors"
+                verdict = f"yes, with {number(needed / ENOUGH)} processors"
             sum_ = f"{PROCESSES} / ({seconds:g} s + {number(worker_ms)} ms) = {number(each)}"
             if each > most:
                 sum_ += f", but no more than {number(most)}"
             share = f"{number(rate)} * {number(broker_ms)} ms = {number(needed)}"
             rows.append([label, f"{seconds:g} s", sum_, share, verdict])
     heads = ["broker", "a task waits for", "tasks a second of a machine"]
-    heads += [f"of {MACHINES}, and the processors of the broker"]
-    return table([*heads, f"one server, {ENOUGH:.0%} of a processor"], rows)
+    heads += [f"tasks a second of {MACHINES} machines, and processors of the broker that they use"]
+    return table([*heads, f"is one server enough, {ENOUGH:.0%} busy?"], rows)
 
 
 def of_workers(figures: dict[str, Any]) -> str:
@@ -146,13 +161,12 @@ def first_full(figures: dict[str, Any]) -> str:
     limit = ENOUGH * 1000 / broker_ms
     shortest = MACHINES * PROCESSES / limit - worker_ms / 1000
     if shortest <= 0 or MACHINES * most <= limit:
-        return f"Redis carries {MACHINES} such machines whatever the length of their tasks."
-    return (
-        f"Redis runs its commands on one processor: at {number(limit)} tasks a second, "
-        f"{ENOUGH:.0%} of it are\nused. {MACHINES} such machines get there with tasks shorter than "
-        f"{MACHINES * PROCESSES} / {number(limit)} - {number(worker_ms)} ms =\n"
-        f"{number(1000 * shortest)} ms; with longer ones, the processes of the workers are what is "
-        "full first."
+        return f"Redis carries {MACHINES} such machines whatever the length of their tasks.\n"
+    return filled(
+        f"Redis runs its commands on one processor. At {number(limit)} tasks a second, "
+        f"{ENOUGH:.0%} of it is used. {MACHINES} machines send so many if a task takes less than "
+        f"{MACHINES * PROCESSES} processes / ({number(limit)} tasks/s) - {number(worker_ms)} ms = "
+        f"{number(1000 * shortest)} ms. With longer tasks, the workers are full before Redis is."
     )
 
 
@@ -164,13 +178,13 @@ def scaling() -> str:
 # How far it goes
 
 What one worker and one broker do, what changes as more of everything comes, and what a hundred
-machines would need. The figures are of `make bench`; this page is written by it.
+machines would need. `make bench` measures it and writes this page.
 
 {about(found)}
 ## One task, one worker
 
 The processor time of an empty task, whose result is ignored: the broker's share, sending included,
-and the worker's, of all its processes.
+and the worker's, of all its processes. {kind(figures)}
 
 {of_one(figures)}
 ## A hundred machines
@@ -181,7 +195,6 @@ more than the empty tasks above, however many processes it has: its main process
 
 {of_many(figures)}
 {first_full(figures)}
-
 What helps, in this order:
 
 1. **Fewer, larger messages.** Send tiny tasks in chunks, as the recipes of a project show: a chunk

@@ -1,5 +1,6 @@
 """How figures are written: what the pages have in common."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -47,13 +48,18 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
+def filled(text: str) -> str:
+    """Return a paragraph in lines of at most 100 characters."""
+    return textwrap.fill(text, 100, break_on_hyphens=False) + "\n"
+
+
 def about(found: dict[str, Any]) -> str:
     """Return the line that says what the figures of a section hold for."""
     machine, versions = found["machine"], found["versions"]
     what = ", ".join(f"{name} {value}" for name, value in versions.items() if value)
     rounds = f"{found['rounds']} rounds" if found["rounds"] > 1 else "one run"
-    return (
+    return filled(
         f"{found['date']}, {rounds}; {machine['processors']} processors ({machine['processor']}), "
         f"{machine['memory_gib']} GiB, {machine['system']}, load before: {found['load_before']}; "
-        f"{what}.\n"
+        f"{what}."
     )

@@ -39,7 +39,7 @@ GRAPHS = [
         {per_second("task", '{state=~"FAILURE|LOST"}'): "{{task}}"},
     ),
     Graph(
-        "Messages that wait, and on Redis those that are not due yet",
+        "Messages that wait, or are not due yet",
         {
             'max by (__name__, queue) ({__name__=~"celery_queue_(messages|delayed)"})': (
                 "{{__name__}} {{queue}}"

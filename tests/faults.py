@@ -5,8 +5,8 @@ writes the table of the README; `test_faults.py` asserts what must hold for the 
 Words behind ``python -m tests.faults`` choose some of it (``redis ours main_killed``). A row whose
 four cells were measured replaces that of the README.
 
-A SIGKILL that hits a worker while kombu fetches from Redis can lose the message, see `full_load`.
-All other faults strike while no message is on its way: the worker's processes are all held busy.
+A SIGKILL that hits a worker while kombu's own transport fetches from Redis can lose the message,
+see `full_load`. All other faults strike while no message is on its way: the processes are busy.
 """
 
 import contextlib
@@ -594,8 +594,8 @@ def two_beats(lab: Lab) -> None:
 def full_load(lab: Lab) -> None:
     """Kill the worker again and again at no chosen moment, while it does all it can.
 
-    Redis: kombu takes a message off the queue and then records that it has it. What is in between
-    when the worker dies is lost: at most one message for each kill.
+    Redis, naive: kombu takes a message off the queue and then records that it has it. What is in
+    between when the worker dies is lost: at most one message for each kill.
     """
     for number in range(lab.fault.kills):
         lab.ended(150 + 300 * number)

@@ -142,7 +142,7 @@ class Deployed:
 
     def test_tasks_are_done(self, stack: Stack) -> None:
         if not stack.django:
-            assert "a report of 6 pages: {'pages': 6}" in stack.execute(
+            assert "a report of 3 pages: {'pages': 3}" in stack.execute(
                 "worker", "python", "app.py"
             )
             return
@@ -159,12 +159,13 @@ class Deployed:
         wait_until(lambda: result() == 5, "the sum")
 
     def test_workers_scale(self, stack: Stack) -> None:
-        stack.types("docker compose up --detach --scale worker=4")
-        stack.wait()
+        stack.configure(WORKERS="4")
+        stack.start()
         assert len(stack.containers("worker")) == 4
         inspect = ("celery", "-A", stack.project.package, "inspect", "active")
         assert stack.execute("worker", *inspect).count(": OK") == 4
         assert not stack.lost(stack.send(16, pages=1))
+        stack.configure()
         stack.start()
         assert len(stack.containers("worker")) == 1
 

@@ -55,7 +55,7 @@ def test_the_demo_of_the_default_answers_shows_results(temporary: Path) -> None:
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "4 + 4: 8" in done.stdout
-    assert "a report of 6 pages: {'pages': 6}" in done.stdout
+    assert "a report of 3 pages: {'pages': 3}" in done.stdout
     assert done.stdout.count("succeeded in") == demo.TASKS["celery"]
     assert done.stdout.rstrip().endswith("the project is removed.")
     assert not left_in(temporary)
@@ -77,8 +77,8 @@ def test_the_demo_of_django_on_rabbitmq_shows_results(temporary: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "line"),
     [
-        ("broker=kafka", "demo: broker: 'kafka' is none of redis, rabbitmq"),
-        ("brocker=redis", "demo: 'brocker=redis' is no answer; give name=value, name: "),
+        ("broker=kafka", "demo: broker: 'kafka' is not one of the choices: redis, rabbitmq"),
+        ("brocker=redis", "demo: 'brocker=redis' is no answer; write name=value, name one of: "),
         ("project_slug=celery", 'demo: project_slug: "celery" would shadow the module'),
     ],
 )

@@ -113,7 +113,7 @@ def ask_for_tasks(development: Development, terminal: Process) -> dict[str, str]
     """Have the demo send its tasks, or the web server; return their ids and names."""
     if development.tasks == "celery_app":
         shown = development.run("uv", "run", "python", "app.py").stdout
-        assert "a report of 6 pages: {'pages': 6}" in shown
+        assert "a report of 3 pages: {'pages': 3}" in shown
         terminal.wait_for(r"Task \S+ succeeded", times=6)
         return {
             task: name for name, task in re.findall(r"Task (\S+)\[(\S+)\] recei", terminal.output)

@@ -297,7 +297,7 @@ def test_a_plain_service_logs_objects_or_readable_lines(
                 time.sleep(0.05)
             said = service.run(celery[0].parent / "python", "app.py")
             assert said.stderr == ""
-            assert "report of 6 pages: " in said.stdout
+            assert "report of 3 pages: " in said.stdout
             text = log.read_text()
             assert len(re.findall(r"\[info +\] Task celery_app.tasks.add\S+ succeeded", text)) == 5
             assert PASSWORD not in text + reader.output

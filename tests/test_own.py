@@ -70,6 +70,25 @@ def test_its_own_tests_say_what_they_skip_without_a_rabbitmq(
     assert "name a RabbitMQ in CELERY_BROKER_URL" in said
 
 
+@pytest.mark.parametrize("project_type", ["celery", "django"])
+def test_its_own_tests_do_not_read_the_env_file(project: Bake, project_type: str) -> None:
+    made = project(project_type=project_type, broker="redis", result_backend="redis")
+    nowhere = (
+        "CELERY_BROKER_URL=redis://localhost:1/0\nCELERY_RESULT_BACKEND=redis://localhost:1/1\n"
+    )
+    (made.path / ".env").write_text(f"{nowhere}CELERY_SENTINEL_MASTER=mymaster\n")
+    # Of another project, in which this one lies.
+    (made.path.parent / ".env").write_text("CELERY_TASK_TIME_LIMIT=1\n")
+    said = run_own_tests(made, {}, "tests/test_results.py", "tests/test_settings.py")
+    assert re.search(r"=+ \d+ passed in ", said), said
+    module = f"{made.package}.{'settings' if project_type == 'django' else 'celeryconfig'}"
+    names = ["broker_url", "task_time_limit"]
+    if project_type == "django":
+        names = [f"CELERY_{name.upper()}" for name in names]
+    code = f"from {module} import {', '.join(names)}; print({', '.join(names)})"
+    assert made.run("uv", "run", "python", "-c", code).stdout == "redis://localhost:1/0 300\n"
+
+
 def test_workers_hold_with_processes_that_are_started_afresh(project: Bake) -> None:
     made = project(project_type="django", broker="redis", result_backend="database")
     settings = made.path / made.package / "settings.py"

@@ -159,12 +159,12 @@ def refusing_hook(tree: Path, _env: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("obstacle", "reason"),
     [
-        (dirty, "not committed: notes.txt"),
+        (dirty, "not committed: notes.txt; commit it first"),
         (elsewhere, "this is the branch next: git switch main"),
         (nothing_new, "CHANGELOG.md has no entry that is unreleased"),
         (two_versions, f"{release.PACKAGE} must have one line __version__"),
         (new_extension, "replays of v1.0.0 need template_extension.Rendering: keep its name"),
-        (fewer_choices, "ci has no 'gitlab', which v1.0.0 offers"),
+        (fewer_choices, "ci has no 'gitlab', which v1.0.0 offers: put it back"),
         (moved, "{{cookiecutter.project_slug}}/Procfile is gone since v1.0.0"),
         (migrated, f"{MIGRATION} was changed since v1.0.0: add a new migration instead"),
         (refusing_hook, "git commit: not today"),

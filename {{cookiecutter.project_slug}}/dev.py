@@ -138,7 +138,7 @@ def missing_server() -> str:
             channel.close()
     except Exception as error:  # noqa: BLE001  # each transport has its own
         #= label = "{{ cookiecutter._brokers[cookiecutter.broker].label }}"
-        #= command = "{{ "docker run -p {port}:{port} {image}".format(**cookiecutter._brokers[cookiecutter.broker]) }}"
+        #= command = "{{ "docker run -p 127.0.0.1:{port}:{port} {image}".format(**cookiecutter._brokers[cookiecutter.broker]) }}"
         return refusal(label, app.conf.broker_url, error, command)
     #% if cookiecutter.result_backend == "redis"
     try:
@@ -146,7 +146,7 @@ def missing_server() -> str:
         backend.client.ping()
         backend.client.connection_pool.disconnect()  # a Valkey waits for its clients to leave
     except RedisError as error:
-        #= command = "{{ "docker run -p {port}:{port} {image}".format(**cookiecutter._brokers.redis) }}"
+        #= command = "{{ "docker run -p 127.0.0.1:{port}:{port} {image}".format(**cookiecutter._brokers.redis) }}"
         return refusal("Redis", app.conf.result_backend, error, command)
     #% endif
     return ""

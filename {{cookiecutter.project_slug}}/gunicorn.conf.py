@@ -13,5 +13,5 @@ threads = 4
 max_requests = 1000
 max_requests_jitter = 100
 logconfig_dict = web.log_configuration()
-# No control socket.
+# Nobody uses it, and the file system is read-only in production.
 control_socket_disable = True

@@ -17,7 +17,7 @@ from celery_app.tasks import add, report
 
 def main() -> None:
     """Send a slow task and several quick ones without waiting, then show them finish."""
-    waiting: dict[str, AsyncResult[Any]] = {"a report of 6 pages": report.delay(6)}
+    waiting: dict[str, AsyncResult[Any]] = {"a report of 3 pages": report.delay(3)}
     for number in range(5):
         waiting[f"{number} + {number}"] = add.delay(number, number)
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -44,7 +44,7 @@ if __name__ == "__main__":
         main()
     except OperationalError as error:
         url = maybe_sanitize_url(app.conf.broker_url)
-        sys.exit(f"Nothing was sent to {url}: {error}. Start the servers: uv run honcho start")
+        sys.exit(f"Could not send to {url}: {error}. Start the servers: uv run honcho start")
     except BackendGetMetaError as error:
         sys.exit(f"The results cannot be read: {error.__cause__}. The tasks go on.")
     except KeyboardInterrupt:

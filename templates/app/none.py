@@ -11,11 +11,11 @@ from celery_app.tasks import add, report
 
 def main() -> None:
     """Send a slow task and several quick ones without waiting."""
-    report.delay(6)
+    report.delay(3)
     for number in range(5):
         add.delay(number, number)
     sums = ", ".join(f"{number} + {number}" for number in range(5))
-    print(f"Sent, without waiting: a report of 6 pages, {sums}")
+    print(f"Sent, without waiting: a report of 3 pages, {sums}")
     print("Results are not kept; the worker's log shows the tasks finish.")
 
 
@@ -24,4 +24,4 @@ if __name__ == "__main__":
         main()
     except OperationalError as error:
         url = maybe_sanitize_url(app.conf.broker_url)
-        sys.exit(f"Nothing was sent to {url}: {error}. Start the servers: uv run honcho start")
+        sys.exit(f"Could not send to {url}: {error}. Start the servers: uv run honcho start")

@@ -1,4 +1,4 @@
-# Certificates are verified wherever TLS is used; without this, Celery checks none of a broker.
+# With TLS, the certificates of servers are verified; by default, Celery checks none of a broker.
 _tls = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": _ca_certs}
 _tls_schemes: tuple[str, ...] = ("rediss:",)
 # Redis with a standby: Sentinel, at `sentinel://` addresses, says which server is the master.

@@ -15,7 +15,7 @@ class Job(models.Model):
     sent = models.BooleanField(default=False, help_text="The broker has taken it.")
 
     class Meta:
-        """What the database knows besides the fields."""
+        """The index for jobs that were not sent."""
 
         # Those that wait for the broker are found among millions that do not.
         indexes = (

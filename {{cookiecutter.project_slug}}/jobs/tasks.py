@@ -3,5 +3,5 @@
 
 @shared_task(ignore_result=True)
 def send_waiting(seconds: float) -> None:
-    """Send the jobs that have waited longer for the broker; beat sends this one."""
+    """Send the jobs that have waited for the broker for so many seconds; beat sends this task."""
     services.send_waiting(seconds)

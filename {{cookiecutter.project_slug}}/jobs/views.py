@@ -47,7 +47,7 @@ def add(request: HttpRequest) -> JsonResponse:
         return error(400, "Send JSON: Content-Type: application/json.")
     try:
         body = json.loads(request.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return error(400, "Not valid JSON.")
     numbers = [body.get("x"), body.get("y")] if isinstance(body, dict) else []
     if not numbers or not all(type(number) is int for number in numbers):
@@ -62,7 +62,7 @@ def add(request: HttpRequest) -> JsonResponse:
 @require_GET
 @needs_database
 def state(request: HttpRequest, job_id: uuid.UUID) -> JsonResponse:  # noqa: ARG001
-    """Return the state of a job, and what else `states.py` tells of it."""
+    """Return the state of a job, and what `states.py` reads besides."""
     try:
         job = Job.objects.get(pk=job_id)
     except Job.DoesNotExist:

@@ -1,4 +1,4 @@
-"""The admin: it finds things, and changes none."""
+"""The admin: it finds jobs, and changes none."""
 
 import pytest
 from django.test import Client

@@ -6,16 +6,19 @@ The names are those of https://docs.celeryq.dev/en/stable/userguide/configuratio
 from place to place comes from the environment; `.env.example` lists it.
 """
 
+import os
 import ssl
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from celery.schedules import crontab
 from environs import FileAwareEnv
 
 env = FileAwareEnv(strip_whitespace=True)
-env.read_env()
+if "PYTEST_VERSION" not in os.environ:  # tests have servers of their own
+    env.read_env(Path(__file__).resolve().parents[1] / ".env", recurse=False)
 
 #% endif
 # --- Broker -----------------------------------------------------------------------------------
@@ -109,6 +112,7 @@ beat_schedule = {
         "task": "jobs.tasks.send_waiting",
         "schedule": timedelta(seconds=30),
         "args": (30,),
+        "options": {"expires": 3600},
     },
 #% endif
 }

@@ -4,6 +4,7 @@
 https://docs.djangoproject.com/en/stable/ref/settings/.
 """
 
+import os
 import ssl
 import sys
 from datetime import timedelta
@@ -20,7 +21,8 @@ from .runtime import web
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 env = FileAwareEnv(strip_whitespace=True)
-env.read_env()
+if "PYTEST_VERSION" not in os.environ:  # tests have servers of their own
+    env.read_env(BASE_DIR / ".env", recurse=False)
 
 # --- Security ---------------------------------------------------------------------------------
 
@@ -38,10 +40,10 @@ if not DEBUG:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
     SECURE_REDIRECT_EXEMPT = ["^health/$"]  # asked for from inside
-    # For a year, browsers then come by HTTPS only, to subdomains too: lower it where not all can.
-    SECURE_HSTS_SECONDS = 365 * 24 * 3600
-    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
-    SECURE_HSTS_PRELOAD = True
+    # For an hour, browsers then come by HTTPS only. Make it a year once nothing needs HTTP.
+    SECURE_HSTS_SECONDS = 3600
+    # Whether that includes subdomains and lists of browsers is up to the owner of the domain.
+    SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 
@@ -71,7 +73,6 @@ MIDDLEWARE = [
 ]
 #= ROOT_URLCONF = "{{ cookiecutter.project_slug }}.urls"
 #= WSGI_APPLICATION = "{{ cookiecutter.project_slug }}.wsgi.application"
-#= ASGI_APPLICATION = "{{ cookiecutter.project_slug }}.asgi.application"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

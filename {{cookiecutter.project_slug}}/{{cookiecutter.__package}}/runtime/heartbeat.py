@@ -53,7 +53,7 @@ class Heartbeat(StartStopStep):
             self.file.unlink(missing_ok=True)
 
     def stop(self, consumer: Any) -> None:
-        """Stop when it is lost, and when the worker leaves."""
+        """Stop when the connection is lost, and when the worker leaves."""
         if self.entry:
             consumer.timer.cancel(self.entry)
             self.entry = None

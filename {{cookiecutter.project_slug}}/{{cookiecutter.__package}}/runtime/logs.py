@@ -163,7 +163,7 @@ def log_uncaught(
 
 
 def log_uncaught_elsewhere(raised: Any) -> None:
-    """Do so for a thread, which any error but `SystemExit` ends, or for what Python ignores."""
+    """Log an error that ended a thread, unless it is `SystemExit`, or that Python ignored."""
     if raised.exc_type is not SystemExit:
         log_uncaught(raised.exc_type, raised.exc_value, raised.exc_traceback)
 

@@ -62,7 +62,7 @@ class Revoked(StartStopStep):
             logger.warning("what was revoked is not known yet: the broker does not answer")
 
     def read(self, consumer: Any) -> None:
-        """Read it, as soon as that is possible."""
+        """Read what was revoked; try again until the broker answers."""
         while True:
             try:
                 kept = consumer.app.kept_revoked()

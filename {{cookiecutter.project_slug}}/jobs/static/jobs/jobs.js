@@ -17,7 +17,7 @@ function show(page) {
     if (!old || inWords(old) !== inWords(row)) changes.push(inWords(row));
   }
   if (changes.length) news.textContent = changes.join(", ");
-  else if (failures) news.textContent = "The server answers again.";
+  else if (failures) news.textContent = "The server answers again. If your job is not in the table, start it again.";
   const [shown, fresh] = [document, page].map((each) => each.getElementById("jobs"));
   if (!shown.isEqualNode(fresh)) shown.replaceChildren(...fresh.childNodes);
 }
@@ -36,7 +36,7 @@ async function load(options) {
   } catch (error) {
     if (number !== latest) return;
     failures += 1;
-    news.textContent = `No answer from the server (${error.message}); trying again.`;
+    news.textContent = `Cannot load the page (${error.message}); trying again.`;
   }
   wait();
 }
