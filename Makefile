@@ -65,7 +65,8 @@ SERVERS := .tools/servers
 test-newer: $(UV)
 	tests/containers/engine.sh tests/containers/newer.sh $(SERVERS)
 	TEMPLATE_TESTS_SERVERS='$(CURDIR)/$(SERVERS)/bin' $(UV) run --quiet pytest \
-		--numprocesses=auto -m "" tests/test_faults.py tests/test_own.py $(ARGS)
+		--numprocesses=auto -m "" tests/test_faults.py tests/test_cluster.py \
+		tests/test_sentinel_faults.py tests/test_own.py $(ARGS)
 
 faults: $(UV)
 	$(UV) run --quiet python -m tests.faults

@@ -99,9 +99,9 @@ class Lab:
         return self.service.start(*command, *options, ready=r" ready\.")
 
     def ends(self) -> list[tuple[str, float]]:
-        """Return the ends of tasks: the name, and when."""
+        """Return the ends of the tasks of the stream: the name, and when."""
         lines = (line.split() for line in self.notes.read_text().splitlines())
-        return [(name, float(when)) for when, name, _ in lines]
+        return [(name, float(when)) for when, name, _ in lines if when[0].isdigit()]
 
     def calls(self) -> list[tuple[str, float, str]]:
         """Return the calls: the name of the task, how long it took, and the error if it failed."""

@@ -1,14 +1,17 @@
 """Redis: no message is lost on its way to a worker, and delays wait in the server."""
 
+import contextlib
 import os
 import signal
 import time
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from tests import servers
 from tests.conftest import Bake
+from tests.proxy import Way, proxied
 from tests.service import DEADLINE, Process, Service, wait_until
 from tests.test_recipes import open_shell, tell
 
@@ -35,6 +38,11 @@ result = add.apply_async((2, 3), countdown=3)
 result.revoke()
 print(result.id)
 """
+# At the soft limit, its process waits to store that it has failed.
+KILLED = """
+from celery_app.tasks import report
+print(report.apply_async((60,), soft_time_limit=1, time_limit=2).id)
+"""
 RETRY = """
 from celery_app import app
 
@@ -57,6 +65,24 @@ def hold(worker: Process, server: redis.Redis) -> None:
         os.killpg(worker.process.pid, signal.SIGCONT)
         time.sleep(0.05)
     pytest.fail("the worker does not wait for messages")
+
+
+def test_a_result_backend_that_is_away_stops_no_worker_whose_task_is_killed(synced: Bake) -> None:
+    project = synced(project_type="celery", broker="redis", result_backend="redis")
+    with servers.valkey() as url, servers.valkey() as results, contextlib.ExitStack() as stack:
+        proxy = stack.enter_context(proxied(urlsplit(results).port))
+        service = stack.enter_context(Service(project, f"{url}/0", f"{results}/1"))
+        through = {"CELERY_RESULT_BACKEND": f"redis://localhost:{proxy.port}/1"}
+        worker = service.worker(env=through)
+        proxy.set(Way.DOWN)
+        shell = stack.enter_context(open_shell(service))
+        (killed,) = tell(shell, KILLED)
+        worker.wait_for("Hard time limit")
+        tell(shell, SEND)
+        worker.wait_for(r"add\[\S+\] received")
+        proxy.set(Way.UP)
+        state = f"from celery_app import app; print(app.AsyncResult({killed!r}).state)"
+        wait_until(lambda: tell(shell, state) == ["FAILURE"], "the failure is not stored")
 
 
 def test_a_worker_that_is_killed_while_it_waits_loses_nothing(synced: Bake) -> None:

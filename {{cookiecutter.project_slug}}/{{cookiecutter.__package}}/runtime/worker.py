@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextvars import ContextVar
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Self
 from weakref import WeakValueDictionary
@@ -213,6 +214,30 @@ class Line:
         return outcome
 
 
+def store_off_loop(backend: Any) -> None:
+    """Let the calling thread of this process store how tasks ended without waiting for ``backend``.
+
+    So the worker's loop goes on while the result backend is away. Celery lets it store only what no
+    process of the pool can: that a task was killed or revoked.
+    """
+    here, errands = (os.getpid(), threading.get_ident()), Errands("results")
+
+    def tell(stored: Future[Any]) -> None:
+        if error := stored.exception():
+            logger.error("how a task ended could not be stored: %r", error)
+
+    def off_loop(store: Callable[..., Any]) -> Callable[..., Any]:
+        def store_later(*args: Any, **options: Any) -> Any:
+            if (os.getpid(), threading.get_ident()) != here:
+                return store(*args, **options)
+            return errands.do(partial(store, *args, **options)).add_done_callback(tell)
+
+        return store_later
+
+    for name in ("mark_as_failure", "mark_as_retry", "mark_as_revoked"):
+        setattr(backend, name, off_loop(getattr(backend, name)))
+
+
 class ReliableConsumer(Consumer):
     """The part of a worker that reads from the broker; each broker's module extends it."""
 
@@ -312,6 +337,8 @@ class Worker(worker.Worker):
 
     def start(self) -> None:
         """Work until a shutdown, and leave after a cold one with what no pool can end."""
+        if self.pool.uses_semaphore:
+            store_off_loop(self.app.backend)
         with contextlib.suppress(WorkerTerminate):  # a warm shutdown became a cold one
             super().start()
         if STATE.should_terminate and not self.pool.uses_semaphore:
