@@ -653,6 +653,18 @@ TABLE: dict[str, list[Row]] = {
             "self, quiet=, **kwargs",
             "stops what is configured wrong",
         ),
+        Row("celery.concurrency.base:BasePool._pool", ATTRIBUTE, "processes that have ended"),
+        Row(
+            "celery.concurrency.asynpool:AsynPool._track_child_process",
+            "self, proc, hub",
+            "processes that have ended",
+            ("_sentinel_poll",),
+        ),
+        Row(
+            "celery.worker.worker:WorkController.register_with_event_loop",
+            "self, hub",
+            "drives the pool also where one of its processes has just ended",
+        ),
         Row("celery.worker.worker:WorkController.start", "self", "leaves after a cold shutdown"),
         Row(
             "celery.worker.worker:WorkController.wait_for_soft_shutdown",

@@ -346,6 +346,15 @@ class Worker(worker.Worker):
                 ignore_errors(connection, connection.close)  # gives back what is not done
             os._exit(EX_OK)  # Python would wait for threads
 
+    def register_with_event_loop(self, hub: Any) -> None:
+        """Let the loop drive the pool, again after each reconnect."""
+        processes = self.pool._pool._pool if self.pool.uses_semaphore else ()  # noqa: SLF001
+        for process in processes:
+            # It has just ended and is watched no longer, which Celery does not expect here.
+            if vars(process).get("_sentinel_poll", 0) is None:
+                del vars(process)["_sentinel_poll"]
+        super().register_with_event_loop(hub)
+
     def wait_for_soft_shutdown(self) -> bool:
         """Begin a cold shutdown. Only processes can be ended; of other pools, the worker leaves.
 
