@@ -17,10 +17,10 @@ import sys
 import unicodedata
 import zoneinfo
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import click
@@ -236,17 +236,6 @@ def celery_namespace(source: str) -> str:
     return re.sub(pattern, lambda match: f"CELERY_{match[1].upper()}", source)
 
 
-@dataclass
-class Name:
-    """What cookiecutter renders to have the name of a file: it needs no Jinja."""
-
-    of: Callable[[dict[str, str]], str]
-
-    def render(self, cookiecutter: dict[str, str], **_: object) -> str:
-        """Return the name for these answers."""
-        return self.of(cookiecutter)
-
-
 class Rendering(Extension):
     """The filters of this file, lines that leave no trace, and the files that answers drop.
 
@@ -334,14 +323,16 @@ class Rendering(Extension):
         return path.replace(PACKAGE, answers["__package"])
 
     def from_string(self, source: str, *more: Any) -> Any:  # noqa: ANN401
-        """Return a template, as `jinja2.Environment.from_string` does; for a name, at once.
+        """Return a template as `jinja2.Environment.from_string` does, or what renders a name.
 
         To compile a template for each of 180 names takes a tenth of the time of a generation.
         """
         if not self.environment.loader:
             return Environment.from_string(self.environment, source, *more)
         self.warn_of_overwriting(source)
-        return Name(partial(self.final_name, source))
+        return SimpleNamespace(
+            render=lambda cookiecutter, **_: self.final_name(source, cookiecutter)
+        )
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002
         """Return the Jinja that ``source`` stands for: the text of a file or of a question."""

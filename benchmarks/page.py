@@ -262,7 +262,7 @@ class Quote(NamedTuple):
     @property
     def pattern(self) -> str:
         """A regular expression for the sentence with any figures."""
-        parts = self.text.format(*["\0"] * len(self.figures())).split("\0")
+        parts = self.text.format(*["\0"] * self.text.count("{}")).split("\0")
         return r"[\d.,]+".join(map(re.escape, parts))
 
     def current(self) -> str:

@@ -336,7 +336,7 @@ class Kubernetes(Compose):
         known = self.services["worker"]["environment"] | password
         lines = "".join(f"{name}={known[name]}\n" for name in names)
         (self.project.path / ".env.production").write_text(lines)
-        command = re.findall(r"(?m)^kubectl (create secret .+)$", readme)[0]
+        [command] = re.findall(r"(?m)^kubectl (create secret .+ \.env\.production)$", readme)
         options = ("--dry-run=client", "--output=yaml")
         made = yaml.safe_load(self.project.run(KUBECTL, *command.split(), *options).stdout)
         assert made["metadata"] == {"name": "service", "namespace": namespace}

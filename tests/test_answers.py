@@ -202,7 +202,10 @@ def refused(done: Result, output: Path) -> str:
         ({"broker": "kafka"}, 'broker: "kafka" is not one of the choices: redis, rabbitmq'),
         ({"ci": ["github"]}, 'ci: "[\\"github\\"]" is not one of the choices: github, gitlab'),
         ({"brokre": "redis"}, 'brokre: "redis" answers no question; did you mean broker?'),
-        ({"a\nb": "x"}, '"a\\nb": "x" answers no question; the questions are project_name, '),
+        (
+            {"a\nb": "x"},
+            '"a\\nb": "x" answers no question; the questions are project_name, project_slug',
+        ),
     ],
 )
 def test_a_bad_answer_in_a_replay_is_refused_in_one_line(

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
 from typing import Any
 
 from celery.app.task import Context
@@ -53,7 +52,8 @@ class Ledger:
     """What the guard keeps in the broker, on a connection: counts of starts, or dead letters.
 
     The count of a task is a queue of its own, with one empty message more than there were starts.
-    So it works with every broker and every result backend, and no queue means: not counted yet.
+    So it works with every broker and every result backend. Without a message, or without the queue,
+    the task is not counted.
     """
 
     def __init__(self, app: ReliableCelery, connect: Callable[[], Any] | None = None) -> None:
@@ -180,7 +180,7 @@ class Guard(StartStopStep):
         request.starts, request.call = (None if redelivered else 0), None
         behind = self.alone or any(each.delivery_info["redelivered"] for each in self.held)
         request.counted = redelivered or behind
-        if request.counted and not (redelivered or self.is_full()):
+        if behind and not redelivered and not self.is_full():
             self.counting.do(self.counts.note, request.id, 0)
         self.held.append(request)
         self.tick()
@@ -331,8 +331,7 @@ class Guard(StartStopStep):
 
     def fail(self, backend: Any, task_id: str, error: Exception, context: Any, kept: bool) -> None:  # noqa: FBT001
         """Let FAILURE become the result of a task, however long its store is away."""
-        mark = partial(backend.mark_as_failure, request=context, store_result=kept)
-        self.results.do(mark, task_id, error)
+        self.results.do(backend.mark_as_failure, task_id, error, request=context, store_result=kept)
 
     def bury(self, letter: Letter) -> None:
         """Post a letter; its message is acknowledged once the broker has it."""

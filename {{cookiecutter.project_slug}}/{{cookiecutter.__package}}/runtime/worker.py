@@ -173,12 +173,12 @@ class Errands(threading.Thread):
     def __init__(self, name: str) -> None:
         """Start with the first call; as a daemon, it keeps no worker from leaving."""
         super().__init__(name=name, daemon=True)
-        self.calls: SimpleQueue[tuple[Future[Any], Callable[..., Any], Any]] = SimpleQueue()
+        self.calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
 
-    def do(self, call: Callable[..., Any], *args: Any) -> Future[Any]:
+    def do(self, call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
         """Return the future outcome of a call."""
         future: Future[Any] = Future()
-        self.calls.put((future, call, args))
+        self.calls.put((future, partial(call, *args, **options)))
         if not self.is_alive():
             self.start()
         return future
@@ -186,9 +186,9 @@ class Errands(threading.Thread):
     def run(self) -> None:
         """Do the calls as they come."""
         while True:
-            future, call, args = self.calls.get()
+            future, call = self.calls.get()
             try:
-                future.set_result(call(*args))
+                future.set_result(call())
             except Exception as error:  # noqa: BLE001  # raised where the result is asked for
                 future.set_exception(error)
 
@@ -230,7 +230,7 @@ def store_off_loop(backend: Any) -> None:
         def store_later(*args: Any, **options: Any) -> Any:
             if (os.getpid(), threading.get_ident()) != here:
                 return store(*args, **options)
-            return errands.do(partial(store, *args, **options)).add_done_callback(tell)
+            return errands.do(store, *args, **options).add_done_callback(tell)
 
         return store_later
 

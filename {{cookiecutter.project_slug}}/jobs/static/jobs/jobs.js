@@ -17,7 +17,10 @@ function show(page) {
     if (!old || inWords(old) !== inWords(row)) changes.push(inWords(row));
   }
   if (changes.length) news.textContent = changes.join(", ");
-  else if (failures) news.textContent = "The server answers again. If your job is not in the table, start it again.";
+  else if (failures) {
+    news.textContent =
+      "The server answers again. If your job is not in the table, start it again.";
+  }
   const [shown, fresh] = [document, page].map((each) => each.getElementById("jobs"));
   if (!shown.isEqualNode(fresh)) shown.replaceChildren(...fresh.childNodes);
 }
