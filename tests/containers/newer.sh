@@ -15,6 +15,6 @@ for image in $("$here/images.sh" names | grep -E '^(redis|rabbitmq):'); do
     docker rm "$container" >/dev/null
 done
 cp "$here/in-root" "$1/bin/redis-server"
-for name in epmd rabbitmq-{server,diagnostics,plugins,queues,upgrade} rabbitmqctl; do
+for name in epmd rabbitmq-{server,diagnostics,plugins,queues,streams,upgrade} rabbitmqctl; do
     cp "$here/in-root" "$1/bin/$name"
 done
