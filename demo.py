@@ -3,7 +3,6 @@
 # dependencies = [
 #     "cookiecutter>=2.7,<3",
 #     "filelock>=3.16",
-#     "hypothesis>=6.120",
 #     "kombu>=5.7,<5.8",
 #     "psutil>=6",
 #     "pytest>=8.4",
@@ -25,7 +24,6 @@ import re
 import shlex
 import signal
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -38,7 +36,7 @@ from cookiecutter.exceptions import CookiecutterException
 from cookiecutter.main import cookiecutter
 
 from tests import servers
-from tests.conftest import BakedProject
+from tests.projects import BakedProject
 from tests.service import Process, Service
 
 ROOT = Path(__file__).parent
@@ -170,7 +168,8 @@ def demonstrate(answers: dict[str, str], directory: Path) -> None:
             say("uv", "run", "python", "manage.py", "migrate")
             service.run("uv", "run", "python", "manage.py", "migrate")
         say("uv", "run", "celery", "-A", project.package, "worker")
-        worker = service.worker()
+        # Not waited for: what is sent before it is ready waits in the queue.
+        worker = service.celery("worker", "--loglevel", "INFO")
         if answers["project_type"] == "django":
             demonstrate_django(service, results=result_backend != "none")
         else:
@@ -187,14 +186,8 @@ def main(arguments: list[str]) -> None:
     """Run the demonstration, or say in one line why it cannot be."""
     try:
         answers = read(arguments)
-        with tempfile.TemporaryDirectory(prefix="celery-template-demo-") as name:
-            directory = Path(name)
-            (directory / servers.SESSION).write_text(str(os.getpid()))
-            os.environ[servers.SHARED] = name
-            try:
-                demonstrate(answers, directory)
-            finally:
-                servers.stop_rabbitmq(directory)
+        with servers.session() as directory:
+            demonstrate(answers, directory)
     except (DemoError, CookiecutterException) as error:
         sys.exit(f"demo: {error}")
     except (pytest.skip.Exception, pytest.fail.Exception) as error:

@@ -15,6 +15,7 @@ from benchmarks import (
     scale,
     throughput,
 )
+from tests import servers
 
 BENCHMARKS = {
     "generation": generation.run,
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--template", type=Path, action="append", default=[])
     words = parser.parse_args()
     generation.OTHERS.extend(words.template)
-    with lab.session() as directory:
+    with servers.session() as directory:
         for name in words.name or BENCHMARKS:
             lab.say("---", name)
             BENCHMARKS[name](directory, quick=words.quick)

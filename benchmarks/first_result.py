@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import lab
 from benchmarks.lab import GENERATED, TUTORIAL
 from tests import servers
-from tests.conftest import BakedProject, clean_environment
+from tests.projects import BakedProject, clean_environment
 from tests.service import Process, Service
 
 # What a person types to get a result; both print the number.

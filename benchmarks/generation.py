@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import lab
-from tests.conftest import clean_environment
+from tests.projects import clean_environment
 
 ONE_FILE, FIRST, STARTPROJECT = "one file", "first answers", "django-admin startproject"
 LARGEST = {

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 import psutil
 
 from demo import generate, quiet, read
-from tests import conftest, servers
-from tests.conftest import BakedProject, clean_environment
+from tests import servers
+from tests.projects import BakedProject, clean_environment, name_of
 from tests.service import DEADLINE, Process, Service
 
 ROOT = Path(__file__).parents[1]
@@ -146,19 +146,9 @@ def say(*words: object) -> None:
 # --- Projects and contestants -----------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def session() -> Iterator[Path]:
-    """Have servers as the tests do; give a directory that is removed at the end."""
-    conftest.pytest_configure()
-    try:
-        yield servers.shared_directory()
-    finally:
-        conftest.pytest_unconfigure()
-
-
 def project(directory: Path, **answers: str) -> BakedProject:
     """Write and install a project, once for the same answers."""
-    place = directory / conftest.name_of(read_answers(answers))
+    place = directory / name_of(read_answers(answers))
     name = "my_service"
     if not place.exists():
         with quiet():

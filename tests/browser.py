@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, sync_playwright
 
 from tests import servers
-from tests.conftest import BakedProject
+from tests.projects import BakedProject
 from tests.proxy import Proxy, proxied
 from tests.service import Service
 

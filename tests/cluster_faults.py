@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tests import conftest, faults
+from tests import faults, servers
 from tests.cluster import Cluster, Node
-from tests.conftest import BakedProject
+from tests.projects import BakedProject
 from tests.service import DEADLINE, Process, Service, wait_until
 
 HEAD = "lost / stuck / run twice; pause; longest call"
@@ -267,8 +267,7 @@ def run(cluster: Cluster, fault: str, kind: str, project: BakedProject) -> Outco
 
 def main() -> None:
     """Run what is asked for; all of it goes into the README."""
-    conftest.pytest_configure()
-    try:
+    with servers.session():
         project = faults.generate("rabbitmq")
         names, kinds = faults.chosen([*FAULTS], faults.CONFIGURATIONS)
         cells = {}
@@ -282,8 +281,6 @@ def main() -> None:
         if len(names) == len(FAULTS):
             titles = {name: title for name, (title, _) in FAULTS.items()}
             faults.write_table(MARKS, faults.table(HEAD, titles, cells))
-    finally:
-        conftest.pytest_unconfigure()
 
 
 if __name__ == "__main__":

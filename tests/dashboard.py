@@ -8,7 +8,7 @@ from grafana_foundation_sdk.builders.prometheus import Dataquery
 from grafana_foundation_sdk.builders.timeseries import Panel
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from tests.conftest import TEMPLATE
+from tests.projects import TEMPLATE
 
 FILE = "deploy/monitoring/grafana/dashboards/tasks.json"
 

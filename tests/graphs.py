@@ -5,9 +5,7 @@ Grafana itself is not needed: matplotlib draws what the queries of the dashboard
 
 import contextlib
 import math
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -83,15 +81,13 @@ def picture(service: Service, home: Path) -> None:
 
 def main() -> None:
     """Write the picture, or say in one line why that cannot be."""
-    with tempfile.TemporaryDirectory(prefix="graphs-") as name, contextlib.ExitStack() as stack:
-        (Path(name) / servers.SESSION).write_text(str(os.getpid()))
-        os.environ[servers.SHARED] = name
+    with servers.session() as directory, contextlib.ExitStack() as stack:
         try:
-            project = generate(read([]), Path(name))
+            project = generate(read([]), directory)
             project.sync()
             url = stack.enter_context(servers.valkey())
             service = stack.enter_context(Service(project, f"{url}/0", f"{url}/1"))
-            picture(service, Path(name))
+            picture(service, directory)
         except (pytest.skip.Exception, pytest.fail.Exception) as error:
             sys.exit(f"screenshots: {error.msg}")
 

@@ -18,7 +18,7 @@ from cookiecutter.main import cookiecutter
 from hypothesis import strategies as st
 
 import template_extension
-from tests.conftest import TEMPLATE
+from tests.projects import TEMPLATE
 from tests.test_shape import CHOICES
 
 Answers: TypeAlias = dict[str, Any]

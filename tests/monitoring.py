@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from tests import servers
-from tests.conftest import BakedProject
 from tests.dashboard import FILE
+from tests.projects import BakedProject
 from tests.service import Service
 
 INTERVAL = "1s"  # between two looks of Prometheus

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TEMPLATE
+from tests.projects import TEMPLATE
 
 SCRIPTS = Path(sys.executable).parent
 PARTS = (

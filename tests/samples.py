@@ -4,10 +4,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+import yaml
+
 from demo import generate, read
-from tests.conftest import PRESETS, TEMPLATE, BakedProject
+from tests.projects import TEMPLATE, BakedProject
 
 SAMPLES = TEMPLATE / "docs" / "samples"
+PRESETS: dict[str, dict[str, str]] = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))["default_context"]
+    for path in sorted((TEMPLATE / "presets").glob("*.yaml"))
+}
 
 
 def tree(files: set[PurePosixPath], indent: str = "") -> Iterator[str]:

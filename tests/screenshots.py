@@ -1,9 +1,7 @@
 """Pictures of the page and of Flower for the README, in `docs/`: `make screenshots`."""
 
-import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
@@ -80,11 +78,9 @@ def pictures(browser: Browser, site: Site) -> None:
 
 def main() -> None:
     """Write them, or say in one line why that cannot be."""
-    with tempfile.TemporaryDirectory(prefix="screenshots-") as name:
-        (Path(name) / servers.SESSION).write_text(str(os.getpid()))
-        os.environ[servers.SHARED] = name
+    with servers.session() as directory:
         try:
-            project = generate(read(["project_type=django"]), Path(name))
+            project = generate(read(["project_type=django"]), directory)
             project.sync()
             with chromium() as browser, site(project, "redis", "redis") as one:
                 pictures(browser, one)

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import conftest, sentinels
-from tests.conftest import BakedProject
+from tests import sentinels, servers
 from tests.faults import CONFIGURATIONS, chosen, generate, table, write_table
+from tests.projects import BakedProject
 from tests.service import DEADLINE, Service, wait_until
 
 HEAD = "lost / stuck / run twice / longest pause / longest call"
@@ -236,8 +236,7 @@ def run(fault: Fault, configuration: str, project: BakedProject) -> Outcome:
 
 def main() -> None:
     """Run what is asked for, one after the other; all of it goes into the README."""
-    conftest.pytest_configure()
-    try:
+    with servers.session():
         project = generate("redis")
         cells = {}
         for name, configuration in itertools.product(*chosen([*FAULTS], CONFIGURATIONS)):
@@ -246,8 +245,6 @@ def main() -> None:
         if not sys.argv[1:]:
             titles = {name: fault.title for name, fault in FAULTS.items()}
             write_table(MARKS, table(HEAD, titles, cells))
-    finally:
-        conftest.pytest_unconfigure()
 
 
 if __name__ == "__main__":

@@ -50,6 +50,24 @@ if OTHERS:
         vars(_module)["get_binary_path"] = lambda: Path(str(OTHERS)) / "redis-server"
 
 
+@contextlib.contextmanager
+def session() -> Iterator[Path]:
+    """Have servers that all processes of a session share; give a directory for them.
+
+    At the end nothing of them is left. Leaving does not end what `valkey` and others started.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="template-", ignore_cleanup_errors=True) as name,
+        pytest.MonkeyPatch.context() as environment,
+    ):
+        (Path(name) / SESSION).write_text(str(os.getpid()))
+        environment.setenv(SHARED, name)
+        try:
+            yield Path(name)
+        finally:
+            stop_rabbitmq(Path(name))
+
+
 def shared_directory() -> Path:
     """Return the directory that the processes of this session share."""
     return Path(os.environ[SHARED])

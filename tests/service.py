@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.conftest import BakedProject, clean_environment
+from tests.projects import BakedProject, clean_environment
 from tests.servers import free_port
 
 DEADLINE = 120.0
@@ -119,7 +119,9 @@ class Service:
             process.wait_for(ready)
         return process
 
-    def celery(self, *options: str, ready: str, env: dict[str, str] | None = None) -> Process:
+    def celery(
+        self, *options: str, ready: str | None = None, env: dict[str, str] | None = None
+    ) -> Process:
         """Start a command of Celery on the project's app."""
         return self.start(
             "uv", "run", "celery", "-A", self.project.package, *options, ready=ready, env=env

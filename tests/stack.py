@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from tests.conftest import BakedProject
+from tests.projects import BakedProject
 from tests.service import wait_until
 
 SECRETS = ("BROKER_PASSWORD", "DATABASE_PASSWORD", "FLOWER_PASSWORD", "SECRET_KEY")

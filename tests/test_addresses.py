@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from tests import proxy, servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import Way
 from tests.service import Service, wait_until
 from tests.test_metrics import UP, scrape

@@ -20,7 +20,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import template_extension
-from tests.conftest import COMBINATIONS, TEMPLATE, TIMEOUT, Bake, BakedProject, clean_environment
+from tests.projects import COMBINATIONS, TEMPLATE, TIMEOUT, Bake, BakedProject, clean_environment
 from tests.reading import parse_all
 
 REFUSED = [

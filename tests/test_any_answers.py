@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import template_extension
 from tests import reading
-from tests.conftest import COMBINATIONS, name_of
 from tests.hostile import SYNTAX, Answers, Bakery, bakery, given_answers, kept_answers
+from tests.projects import COMBINATIONS, name_of
 from tests.test_shape import ASKED, CHOICES
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import Broker, broker
 from tests.service import DEADLINE, Process, Service, wait_until
 

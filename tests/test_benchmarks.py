@@ -5,7 +5,7 @@ import re
 
 from benchmarks import lab, page
 from tests import faults
-from tests.conftest import Bake
+from tests.projects import Bake
 
 
 def test_each_page_has_the_figures_of_the_results() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.service import Service
 
 INF = float("inf")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster import SIZE, Cluster
 from tests.cluster_faults import Lab
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.service import wait_until
 from tests.test_readme import blocks
 

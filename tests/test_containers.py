@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.service import wait_until
 from tests.stack import Stack, engine_answers
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import Way, broker
 from tests.service import DEADLINE, Process, Service
 

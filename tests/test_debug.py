@@ -9,7 +9,7 @@ import pexpect
 import pytest
 
 from tests import servers
-from tests.conftest import Bake, clean_environment
+from tests.projects import Bake, clean_environment
 from tests.service import DEADLINE, Service
 from tests.test_readme import commands_of
 

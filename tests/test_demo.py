@@ -1,6 +1,5 @@
 """`make demo`: from nothing to the first results, and nothing left behind."""
 
-import os
 import subprocess
 import tomllib
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 import demo
 from tests import servers
-from tests.conftest import TEMPLATE, clean_environment
+from tests.projects import TEMPLATE, clean_environment
 
 
 def make_demo(temporary: Path, answers: str = "") -> "subprocess.CompletedProcess[str]":
@@ -107,8 +106,6 @@ def test_the_environment_of_the_demo_is_a_part_of_that_of_the_tests() -> None:
 def test_the_demo_says_in_one_line_that_there_is_no_rabbitmq(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The demonstration has a session of its own; this one's is put back after the test.
-    monkeypatch.setenv(servers.SHARED, os.environ[servers.SHARED])
     monkeypatch.setattr(servers, "rabbitmq_commands", lambda: None)
     monkeypatch.setattr(servers, "answers", lambda *_: False)
 

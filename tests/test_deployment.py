@@ -16,7 +16,6 @@ import redis
 import yaml
 
 from tests import servers
-from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject
 from tests.deployed import (
     SERVERS,
     Compose,
@@ -26,6 +25,7 @@ from tests.deployed import (
     pods,
     rendered,
 )
+from tests.projects import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject
 from tests.service import Service
 from tests.test_quality import AWKWARD
 

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.service import DEADLINE, Process, Service, wait_until
 from tests.test_deployment import SECRETS
 from tests.test_readme import change_addresses, running_in, wait_for_the_end_of_all

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conftest import Bake
 from tests.faults import BROKERS, FAULTS, LIMIT, poisons, run
+from tests.projects import Bake
 from tests.test_pools import with_gevent
 
 pytestmark = pytest.mark.faults

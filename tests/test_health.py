@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import broker
 from tests.service import Process, Service, wait_until
 

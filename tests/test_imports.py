@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 
-from tests.conftest import TEMPLATE, clean_environment
 from tests.hostile import Answers, bakery, given_answers
+from tests.projects import TEMPLATE, clean_environment
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the importer forks")
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.proxy import Proxy, Way, broker, proxied
 from tests.service import Process, Service, answers, wait_until
 from tests.test_publishing import post

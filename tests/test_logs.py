@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.proxy import Way
 from tests.proxy import broker as started
 from tests.service import DEADLINE, Process, Service, answers

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
-from tests.conftest import Bake
 from tests.deployed import manifests, pods
+from tests.projects import Bake
 from tests.test_deployment import CLUSTERS
 
 # A node of two cores and 8 GiB gives pods about 1.9 and 6.5, some of it to those of the cluster.

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests import servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import Way, broker
 from tests.service import DEADLINE, Service
 

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from tests import servers
-from tests.conftest import COMBINATIONS, TEMPLATE, Bake
 from tests.dashboard import FILE, text
 from tests.monitoring import BURY, queries, watched
+from tests.projects import COMBINATIONS, TEMPLATE, Bake
 from tests.service import Service, wait_until
 from tests.test_quality import AWKWARD
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, clean_environment
+from tests.projects import COMBINATIONS, OTHERS, TEMPLATE, Bake, clean_environment
 from tests.releases import Origin, newcomer, publish, run
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.conftest import COMBINATIONS, Bake, BakedProject
+from tests.projects import COMBINATIONS, Bake, BakedProject
 
 OLDEST = (3, 11)
 

@@ -13,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser import Site, chromium, site
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import Way
 
 DEADLINE = 120_000  # milliseconds, as Playwright counts

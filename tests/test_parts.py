@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.conftest import RUNTIME, Bake, BakedProject
+from tests.projects import RUNTIME, Bake, BakedProject
 from tests.service import Service, answers, wait_until
 
 PARTS = ("logs", "metrics", "poison")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.service import Process, Service, wait_until
 
 LIMIT = 2

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.proxy import Way, broker
 from tests.service import Process, Service, wait_until
 from tests.test_metrics import scrape

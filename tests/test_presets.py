@@ -10,7 +10,8 @@ import yaml
 from cookiecutter import config
 from cookiecutter.main import cookiecutter
 
-from tests.conftest import COMBINATIONS, OTHERS, PRESETS, TEMPLATE, Bake, BakedProject
+from tests.projects import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject
+from tests.samples import PRESETS
 from tests.test_readme import README, blocks
 from tests.test_shape import ASKED, CHOICES, QUESTIONS, digest
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import Broker, Proxy, Way, broker, proxied, redis
 from tests.service import Process, Service
 

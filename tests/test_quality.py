@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject, name_of
+from tests.projects import COMBINATIONS, OTHERS, TEMPLATE, Bake, BakedProject, name_of
 
 # The longest slug, and texts as long and as odd as they may be.
 AWKWARD = {

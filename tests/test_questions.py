@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.conftest import TEMPLATE, clean_environment
+from tests.projects import TEMPLATE, clean_environment
 from tests.releases import SCRIPTS, newcomer, publish
 
 

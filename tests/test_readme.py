@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests import servers
-from tests.conftest import TEMPLATE, Bake, BakedProject
+from tests.projects import TEMPLATE, Bake, BakedProject
 from tests.service import Process, Service
 
 README = (TEMPLATE / "README.md").read_text(encoding="utf-8")

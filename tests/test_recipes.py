@@ -18,7 +18,7 @@ import pytest
 
 from tests import servers
 from tests.collector import Collector, collector
-from tests.conftest import Bake, BakedProject, clean_environment, name_of
+from tests.projects import Bake, BakedProject, clean_environment, name_of
 from tests.service import Process, Service, wait_until
 from tests.test_quality import check_types
 from tests.test_readme import blocks

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests import servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.proxy import Way, proxied
 from tests.service import DEADLINE, Process, Service, wait_until
 from tests.test_recipes import open_shell, tell

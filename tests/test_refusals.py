@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from tests import faults, servers
-from tests.conftest import Bake, BakedProject, clean_environment
+from tests.projects import Bake, BakedProject, clean_environment
 from tests.service import DEADLINE, Process, Service, wait_until
 
 # Sends one task for each line of its input, and says what became of it.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import release
-from tests.conftest import TEMPLATE
+from tests.projects import TEMPLATE
 from tests.releases import Origin, change, newcomer, publish, run
 
 MIGRATION = "{{cookiecutter.project_slug}}/jobs/migrations/0001_initial.py"

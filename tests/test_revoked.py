@@ -3,7 +3,7 @@
 import pytest
 
 from tests import servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.service import Service, wait_until
 
 # Sends tasks and revokes some; prints the ids of those that run, and of those that do not.

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.service import Process, Service, wait_until
 from tests.test_jobs import ask, start_web, succeeded
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.conftest import PRESETS, Bake
-from tests.samples import SAMPLES, page
+from tests.projects import Bake
+from tests.samples import PRESETS, SAMPLES, page
 
 
 @pytest.mark.parametrize("name", PRESETS)

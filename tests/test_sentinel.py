@@ -7,7 +7,7 @@ from pathlib import Path
 import trustme
 
 from tests import sentinels, servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.service import Service
 from tests.test_metrics import UP, scrape
 from tests.test_tls import REFUSED, SEND, Listener

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.sentinel_faults import FAULTS, run
 
 pytestmark = pytest.mark.faults

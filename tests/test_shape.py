@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import COMBINATIONS, OTHERS, RUNTIME, TEMPLATE, Bake, BakedProject
+from tests.projects import COMBINATIONS, OTHERS, RUNTIME, TEMPLATE, Bake, BakedProject
 
 SOURCE = TEMPLATE / "{{cookiecutter.project_slug}}"
 QUESTIONS: dict[str, Any] = json.loads((TEMPLATE / "cookiecutter.json").read_text())

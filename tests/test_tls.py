@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from tests import proxy, servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.service import Service
 from tests.test_metrics import UP, scrape
 

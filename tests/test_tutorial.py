@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from tests import servers
-from tests.conftest import Bake, BakedProject
+from tests.projects import Bake, BakedProject
 from tests.service import Process, Service
 
 ZONE = "Asia/Kolkata"  # five and a half hours from UTC, all the year

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests import servers
-from tests.conftest import Bake
+from tests.projects import Bake
 from tests.service import Service, wait_until
 from tests.test_metrics import scrape
 

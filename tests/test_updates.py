@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import name_of
+from tests.projects import name_of
 from tests.releases import Origin, change, newcomer, publish, run
 from tests.test_readme import blocks
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from template_extension import DEVICES
-from tests.conftest import TEMPLATE, Bake
+from tests.projects import TEMPLATE, Bake
 from tests.test_quality import AWKWARD
 
 # Windows refuses paths of 260 characters, and a project lies in some directory.

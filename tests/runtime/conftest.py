@@ -20,7 +20,7 @@ from filelock import FileLock
 from kombu import Queue
 
 from tests import servers
-from tests.conftest import RUNTIME, BakedProject
+from tests.projects import RUNTIME, BakedProject
 from tests.service import wait_until
 
 # At the end of the path, since `celery.py` lies beside the runtime; and cookiecutter would copy

@@ -12,7 +12,7 @@ from runtime import letters
 from runtime.app import BrokerFullError
 from runtime.dead_letters import go_through
 from tests import servers
-from tests.conftest import BakedProject
+from tests.projects import BakedProject
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
 from tests.service import DEADLINE
 

@@ -4,7 +4,7 @@ import json
 import sys
 from datetime import UTC, datetime, timedelta
 
-from tests.conftest import BakedProject
+from tests.projects import BakedProject
 from tests.runtime.conftest import MakeApp
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from runtime import health
-from tests.conftest import BakedProject
+from tests.projects import BakedProject
 
 
 def age(name: str, seconds: float) -> None:

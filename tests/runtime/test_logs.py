@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 
 from runtime import logs
 from runtime.worker import ReliableRequest, current_request
-from tests.conftest import RUNTIME
+from tests.projects import RUNTIME
 from tests.runtime.conftest import MakeApp, StartWorker, Take
 from tests.service import DEADLINE, wait_until
 

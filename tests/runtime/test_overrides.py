@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.conftest import RUNTIME
+from tests.projects import RUNTIME
 
 MODULES = sorted(path.stem for path in RUNTIME.glob("*.py") if path.stem[0] != "_")
 # The versions in which the names below were read.

@@ -15,7 +15,7 @@ from celery.concurrency.base import BasePool
 from celery.exceptions import Retry
 
 from runtime.worker import ReliableRequest, current_request, requests, run_ended, run_started
-from tests.conftest import RUNTIME, BakedProject
+from tests.projects import RUNTIME, BakedProject
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
 from tests.service import DEADLINE, Service, wait_until
 
