@@ -29,6 +29,7 @@ FULL = {
 }
 SLOW = 0.1  # seconds of a task where workers are compared: they wait, and share two processors
 IDLE = 5.0  # seconds
+SETTLING, AT_REST = 120.0, 0.1  # seconds at the most, and of processor in one of them
 NOT_KEPT = (False,)
 
 
@@ -59,6 +60,14 @@ class Server:
         """Return the seconds of processor that it has used."""
         times = self.process.cpu_times()
         return times.user + times.system
+
+    def settle(self) -> None:
+        """Wait until it has done what it puts off: RabbitMQ writes messages out for ten seconds."""
+        busy, until = 1.0, time.monotonic() + SETTLING
+        while busy > AT_REST and time.monotonic() < until:
+            before = self.used()
+            time.sleep(1)
+            busy = self.used() - before
 
     def mebibytes(self) -> float:
         """Return its memory."""
@@ -172,6 +181,7 @@ def later(directory: Path, broker: str, number: int, count: int) -> dict[str, An
             "broker_mib": server.mebibytes(),
         }
         row["sent_per_second"] = own.sender.call("later", number, 3600)
+        server.settle()
         after = own.batch(count, 0, keep=False)
         row |= {"mib_after": lab.memory(pid), "broker_mib_after": server.mebibytes()}
         row["per_second"] = [before["per_second"], after["per_second"]]
