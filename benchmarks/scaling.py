@@ -121,7 +121,7 @@ def of_kinds(figures: dict[str, Any]) -> str:
     rows = [
         [
             label,
-            row["types"],
+            f"{row['types']:,}",
             row["queues"],
             number(row["per_second"]),
             number(row["broker_ms"]),

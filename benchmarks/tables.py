@@ -20,7 +20,7 @@ SETTINGS = {
 
 def number(value: float) -> str:
     """Return a figure as people read it: three digits at the most below a thousand."""
-    if value >= 1000:
+    if value >= 999.5:
         return f"{float(f'{value:.3g}'):,.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
