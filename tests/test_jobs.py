@@ -129,3 +129,46 @@ def test_each_job_that_was_accepted_is_done(
                 assert answer == {"message": "The database cannot be reached; try again later."}
             way.set(Way.UP)
             wait_until(lambda: post(jobs)[0] == http.HTTPStatus.ACCEPTED, "the database")
+
+
+# Calls a task, and prints its id.
+CALL = "from jobs.tasks import report; print({call}.id)"
+KILLED = "report.apply_async((60,), soft_time_limit=1, time_limit=2)"
+# Ends when the tasks with these ids have ended, and prints how.
+ENDS = """\
+import time
+from django_celery_results.models import TaskResult
+
+ended = TaskResult.objects.filter(task_id__in={ids}, status__in=["SUCCESS", "FAILURE"])
+while ended.count() < {count}:
+    time.sleep(0.1)
+print(*[TaskResult.objects.get(task_id=each).status for each in {ids}])
+"""
+
+
+def test_each_result_is_stored_once_the_database_is_back(project: Bake, tmp_path: Path) -> None:
+    made = project(project_type="django", broker="redis", result_backend="database")
+    with (
+        broker("redis") as server,
+        database("postgresql", made, tmp_path) as (url, way),
+        Service(made, server.url, env={"DATABASE_URL": url, "UV_NO_SYNC": "1"}) as service,
+    ):
+        assert way
+        manage = ("uv", "run", "python", "manage.py")
+
+        def shell(code: str) -> str:
+            return service.run(*manage, "shell", "-v0", "-c", code).stdout.strip()
+
+        def ends(*ids: str) -> list[str]:
+            return shell(ENDS.format(ids=ids, count=len(ids))).split()
+
+        service.run(*manage, "migrate")
+        worker = service.worker()
+        # The main process stores this one, on a connection that the outage cuts.
+        assert ends(shell(CALL.format(call=KILLED))) == ["FAILURE"]
+        task = shell(CALL.format(call="report.delay(4)"))
+        worker.wait_for(rf"\[{task}\] received")
+        way.set(Way.DOWN)
+        worker.wait_for(r"Failed operation _store_result")
+        way.set(Way.UP)
+        assert ends(task, shell(CALL.format(call=KILLED))) == ["SUCCESS", "FAILURE"]

@@ -29,7 +29,7 @@ COMMON = {
     *(f"{{package}}/runtime/{name}.py" for name in ("__init__", "app", "beat", "checks")),
     *(f"{{package}}/runtime/{name}.py" for name in ("dead_letters", "health", "heartbeat")),
     *(f"{{package}}/runtime/{name}.py" for name in ("letters", "logs")),
-    *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison", "results")),
+    *(f"{{package}}/runtime/{name}.py" for name in ("metrics", "poison")),
     *(f"{{package}}/runtime/{name}.py" for name in ("revoked", "worker")),
 }
 CONTAINERS = {
@@ -115,11 +115,11 @@ def test_each_combination_has_exactly_its_files(bake: Bake, answers: dict[str, s
     if (given["project_type"], given["deployment"]) == ("django", "kubernetes"):
         expected |= {f"deploy/kubernetes/base/{name}.yaml" for name in ("migrate", "web")}
     if "redis" in (given["broker"], given["result_backend"]):
-        expected |= {"{package}/runtime/sentinel.py"}
+        expected |= {"{package}/runtime/results.py", "{package}/runtime/sentinel.py"}
     if given["project_type"] == "django" and given["result_backend"] != "none":
         expected |= {"jobs/static/jobs/jobs.js"}
     if (given["project_type"], given["result_backend"]) == ("django", "database"):
-        expected |= {"tests/test_admin_results.py"}
+        expected |= {"tests/test_admin_results.py", "{package}/runtime/django_results.py"}
     if "redis" in (given["broker"], given["result_backend"]):
         expected |= {"tests/valkey.py"}
     assert project.files() == {name.format(package=project.package) for name in expected}

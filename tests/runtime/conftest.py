@@ -10,12 +10,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import django
 import pytest
 import structlog
 from celery import signals
 from celery.contrib.testing.worker import start_worker
 from celery.utils.dispatch import Signal
 from celery.worker import state
+from django.conf import settings
 from filelock import FileLock
 from kombu import Queue
 
@@ -27,6 +29,13 @@ from tests.service import wait_until
 # the bytecode.
 sys.path.append(str(RUNTIME.parent))
 sys.dont_write_bytecode = True
+
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
+    INSTALLED_APPS=["django_celery_results"],
+    LOGGING_CONFIG=None,
+)
+django.setup()
 
 from runtime import heartbeat, rabbitmq, redis, worker  # noqa: E402
 from runtime.app import ReliableCelery  # noqa: E402
@@ -100,6 +109,8 @@ def rabbitmq_url() -> str:
 def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Let a test start without receivers, requests and logs of another, and write to a place."""
     monkeypatch.setenv("HEARTBEAT_DIR", str(tmp_path))
+    # One that waits for the result backend of another test would hold those of this one.
+    monkeypatch.setattr(worker, "stores", worker.Errands("results"))
     places = (vars(signals), vars(worker))
     every = [each for place in places for each in place.values() if isinstance(each, Signal)]
     receivers = [(each, each.receivers) for each in every]

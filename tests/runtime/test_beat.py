@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_one_beat_leads_and_another_goes_on_where_it_ended(app: Any, make_beat: 
     for _ in range(3):
         second.tick()
     assert length(app) == 2
+
+
+def test_a_run_in_the_future_counts_from_now(app: Any, make_beat: MakeBeat) -> None:
+    first = make_beat(app)
+    assert first.lead()
+    tomorrow = time.time() + 24 * 3600
+    first.runs = dict.fromkeys(first.runs, tomorrow)  # its clock was wrong
+    assert first.lead()
+    first.close()
+    second = make_beat(app)
+    wait_until(second.lead, "nobody leads")
+    assert max(second.runs.values()) <= time.time()
 
 
 def test_a_new_entry_counts_from_when_it_was_first_seen(app: Any, make_beat: MakeBeat) -> None:

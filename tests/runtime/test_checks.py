@@ -2,10 +2,14 @@
 
 import importlib
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
+from celery.app.defaults import _OLD_SETTING_KEYS  # type: ignore[attr-defined]
 
 from runtime import checks, logs, redis
 from runtime.app import ReliableCelery
@@ -43,6 +47,28 @@ def test_a_setting_that_nobody_reads_is_said_with_what_was_meant(name: str, said
     (error,) = checks.errors(on_redis({name: True}))
     assert said in error
     assert checks.errors(on_redis({name: True, "known_settings": [name]})) == []
+
+
+def test_what_celery_reads_without_a_default_is_known() -> None:
+    # A name of several words, in a call or an attribute that leads to the configuration.
+    read = re.compile(r"""(?:\bconf\.get|\b_get|\bconf,)\(?\s*['"]((?:[A-Za-z]+_)+[A-Za-z]+)['"]""")
+    texts = [path.read_text("utf-8") for path in Path(celery.__file__).parent.rglob("*.py")]
+    names = {name.upper().removeprefix("CELERY_") for text in texts for name in read.findall(text)}
+    given = {name.lower(): None for name in names - {key.upper() for key in _OLD_SETTING_KEYS}}
+    assert len(given) > 30
+    assert [*checks.unknown_settings(on_redis(given, "CELERY"))] == []
+    unread = {each for each in checks.WITHOUT_DEFAULT if not any(each in text for text in texts)}
+    assert unread == set()
+
+
+def test_a_directory_that_takes_no_heartbeat_file_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, app: Any
+) -> None:
+    monkeypatch.setenv("HEARTBEAT_DIR", str(tmp_path / "none"))
+    (error,) = checks.errors(app)
+    assert error == (
+        f"{tmp_path / 'none'} cannot be written to; set HEARTBEAT_DIR to a directory that can"
+    )
 
 
 def test_in_django_a_setting_is_spelled_as_it_is_there() -> None:

@@ -84,6 +84,26 @@ def test_a_letter_that_is_put_back_is_the_message_that_it_was(
     assert tenants == ["one"] * 3
 
 
+def test_letters_of_a_queue_that_is_gone_stay_and_hold_back_no_other(
+    make_app: MakeApp, buried: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = make_app("rabbitmq")
+    one, two = buried(app, app.signature("add", (1, 2)), app.signature("add", (3, 4)))
+    with app.connection_for_write() as connection:
+        queue = app.dead_letter_queue(connection.default_channel)
+        letter = queue.get()
+        about = letter.headers[letters.HEADER] | {"routing_key": "absent"}
+        letters.publish(app, connection.default_channel, letter.body, about)
+        letter.ack()
+    assert listed(app) == [two, one]
+    for _ in range(2):
+        (stays,), retried = go_through(app, set(), retry_all=True)
+        assert stays["id"] == one
+        assert capsys.readouterr().err == f"{one} stays: The queue absent is gone\n"
+    assert retried == []
+    assert length(app) == 1
+
+
 def test_none_is_lost_while_redis_is_full(
     make_app: MakeApp, buried: Callable[..., list[str]]
 ) -> None:

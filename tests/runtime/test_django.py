@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import django
 import pytest
 from celery import Task
-from django.conf import settings
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
@@ -20,12 +18,6 @@ from runtime import logs, web
 from runtime.django import ReliableDjangoTask
 from tests import servers
 from tests.runtime.conftest import MakeApp, Take, length
-
-settings.configure(
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
-    LOGGING_CONFIG=None,
-)
-django.setup()
 
 
 def add(x: int, y: int) -> int:

@@ -172,6 +172,15 @@ def test_people_read_the_name_and_id_once(log: Log) -> None:
     assert "task_id=one" in working
 
 
+@pytest.mark.parametrize("ids", [{}, {"task_id": None}, {"task_id": "one"}])
+def test_a_line_that_looks_like_that_of_a_task_is_written(log: Log, ids: dict[str, Any]) -> None:
+    lines = log("console")
+    with bound_contextvars(**ids):
+        logging.getLogger("library").info("rows: %s", [None])
+        logging.getLogger("library").info("rows: [one]")
+    assert ["rows: [None]" in lines()[0], "rows: [one]" in lines()[1]] == [True, True]
+
+
 def test_a_line_about_a_known_request_has_the_id_of_its_web_request(
     app: Any,
     log: Log,

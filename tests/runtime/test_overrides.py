@@ -304,6 +304,7 @@ TABLE: dict[str, list[Row]] = {
             "self, secs, fun, args=, kwargs=, priority=",
             "looks again",
         ),
+        Row("kombu.asynchronous.timer:Timer.cancel", "self, tref", "posts no letter twice"),
     ],
     "rabbitmq": [
         Row(
@@ -328,6 +329,11 @@ TABLE: dict[str, list[Row]] = {
             "celery.worker.consumer.delayed_delivery:DelayedDelivery.start",
             "self, c",
             "once for each process",
+        ),
+        Row(
+            "celery.worker.consumer.delayed_delivery:DelayedDelivery._bind_queues",
+            "self, app, connection",
+            "binds the queues of the app to what keeps delayed tasks",
         ),
         Row(
             "celery.worker.consumer.delayed_delivery:DelayedDelivery._validate_broker_urls",
@@ -470,6 +476,7 @@ TABLE: dict[str, list[Row]] = {
             "says each failure to `errback`, which may end the worker",
             ("errback(exc, interval)",),
         ),
+        Row(CHANNEL + "_size", "self, queue", "declares nothing, where `queue_declare` does"),
     ],
     "redis_transport": [
         Row(CHANNEL + "_basic_cancel", "self, consumer_tag", "what is cancelled goes back"),
@@ -479,6 +486,7 @@ TABLE: dict[str, list[Row]] = {
             "a full server refuses each transaction",
         ),
         Row(CHANNEL + "_get_client", "self", "gives that client"),
+        Row(CHANNEL + "_new_queue", "self, queue, auto_delete=, **kwargs", "knows not too many"),
         Row("kombu.asynchronous.hub:Hub._waker", ATTRIBUTE, "lets the loop turn at once"),
         Row("kombu.transport:TRANSPORT_ALIASES", ATTRIBUTE, "the transport of a URL"),
         Row(
@@ -593,6 +601,24 @@ TABLE: dict[str, list[Row]] = {
             "stores while Redis is full",
         ),
         Row(RESULTS + "RedisBackend.exception_safe_to_retry", "self, exc", "a full Redis is, too"),
+        Row(
+            "celery.backends.base:Backend.on_backend_retryable_error",
+            "self, exc",
+            "leaves a server that takes no writes any more",
+        ),
+        Row(
+            "redis.client:Pipeline.annotate_exception",
+            "self, exception, number, command",
+            "puts words before the code of an answer",
+            ("caused error: {exception.args[0]}",),
+        ),
+    ],
+    "django_results": [
+        Row(
+            "celery.backends.base:Backend.exception_safe_to_retry",
+            "self, exc",
+            "a database that is away is, too",
+        )
     ],
     "sentinel": [
         Row(
@@ -606,7 +632,7 @@ TABLE: dict[str, list[Row]] = {
         Row(
             "redis.sentinel:SentinelManagedConnection.read_response",
             "self, disable_decoding=, timeout=, disconnect_on_error=, push_request=",
-            "ends at a server that is no master; redis-py knows READONLY",
+            "ends at a server that is no master, and after an error; redis-py knows READONLY",
             ("except ReadOnlyError", "self.disconnect()"),
         ),
         Row("redis.sentinel:SentinelConnectionPool.sentinel_manager", ATTRIBUTE, "the sentinels"),
@@ -667,6 +693,12 @@ TABLE: dict[str, list[Row]] = {
         ),
         Row("celery.worker.worker:WorkController.start", "self", "leaves after a cold shutdown"),
         Row(
+            "celery.worker.worker:WorkController.stop",
+            "self, in_sighandler=, exitcode=",
+            "every warm shutdown begins here, and waits for the tasks",
+            ("self._shutdown(warm=True)",),
+        ),
+        Row(
             "celery.worker.worker:WorkController.wait_for_soft_shutdown",
             "self",
             "is the first step of a cold shutdown, in the signal handler",
@@ -678,6 +710,12 @@ TABLE: dict[str, list[Row]] = {
             "self, exc_info, send_failed_event=, return_ok=",
             "a MemoryError is raised there, and would end the worker",
             ("raise MemoryError(",),
+        ),
+        Row(
+            REQUEST + "_success_was_stored",
+            "self",
+            "asks the result backend, off the loop and not for long",
+            ("return meta", "return False"),
         ),
         Row(REQUEST + "on_accepted", "self, pid, time_accepted", "announces the start"),
         Row(REQUEST + "on_timeout", "self, soft, timeout", "its lines name the request"),

@@ -4,14 +4,17 @@ import json
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import signals, states
 from celery.exceptions import NotRegistered
+from kombu import Connection, Queue
 
 from runtime import poison, worker
 from runtime.letters import HEADER
 from runtime.worker import message_buried
+from tests.proxy import Way, proxied
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
 from tests.service import DEADLINE, wait_until
 
@@ -66,6 +69,19 @@ def test_slow_calls_are_done_in_their_order_and_their_errors_kept() -> None:
     assert done == [0, 1, 2, 3, 4]
     assert all(future.done() for future in futures)
     assert isinstance(failed.exception(), ValueError)
+
+
+def test_slow_calls_are_waited_for_only_so_long_and_left_out_if_cancelled() -> None:
+    errands, release, done = worker.Errands("errands"), threading.Event(), list[int]()
+    assert errands.finish(0)  # nothing was to be done
+    errands.do(release.wait, DEADLINE)
+    cancelled = errands.do(done.append, 1)
+    errands.do(done.append, 2)
+    assert cancelled.cancel()
+    assert not errands.finish(0.01)
+    release.set()
+    assert errands.finish(DEADLINE)
+    assert done == [2]
 
 
 def test_a_message_that_killed_its_worker_too_often_becomes_a_dead_letter(
@@ -275,6 +291,65 @@ def test_a_message_that_is_no_task_is_put_aside_and_the_next_one_is_done(
     letter = take(app, app.dead_letter_queue)
     assert letter.headers[HEADER]["task"] == headers.get("task")
     assert letter.headers[HEADER]["reason"]
+
+
+def test_a_letter_that_could_not_be_posted_is_posted_once_after_a_reconnect(
+    make_app: MakeApp,
+    rabbitmq_url: str,
+    run_worker: StartWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # The first letter still waits when the connection is back.
+    monkeypatch.setattr(poison, "RETRY", 6.0)
+    parts, causes = urlsplit(rabbitmq_url), list[str]()
+
+    def note(cause: str, **_: Any) -> None:
+        causes.append(cause)
+
+    def failures() -> int:
+        return caplog.text.count("Cannot put a message aside yet")
+
+    message_buried.connect(note)
+    with proxied(parts.port) as proxy, Connection(rabbitmq_url) as connection:
+        way = f"{parts.username}:{parts.password}@127.0.0.1:{proxy.port}"
+        app = make_app("rabbitmq", broker_url=f"amqp://{way}{parts.path}")
+        poison.install(app)
+        # No letter can be posted where a queue of another type has the name.
+        other = Queue(app.dead_letter_queue.name)(connection.default_channel)
+        other.queue_declare()
+        with run_worker(app) as running:
+            consumer, done = running.consumer, threading.Event()
+            app.send_task("unknown")
+            wait_until(lambda: failures() == 1, "it could be posted")
+            proxy.set(Way.DOWN)
+            proxy.set(Way.UP)
+            wait_until(lambda: caplog.text.count("Connected to") >= 2, "no new connection")
+            wait_until(lambda: failures() >= 2, "it did not come again")
+            other.delete()
+            # Called after all that the timer has now.
+            consumer.call_soon(consumer.timer.call_after, poison.RETRY, done.set)
+            assert done.wait(DEADLINE)
+            (guard,) = (each for each in consumer.steps if isinstance(each, poison.Guard))
+            wait_until(lambda: not guard.letters, "a letter is not posted")
+        assert causes == ["unregistered"]
+        assert length(app, app.dead_letter_queue.name) == 1
+        assert length(app) == 0
+
+
+def test_a_failure_of_a_message_put_aside_that_is_not_stored_is_logged(
+    make_app: MakeApp, valkey: str, run_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    with proxied(urlsplit(valkey).port) as proxy:
+        app = make_app("redis", result_backend=f"redis://127.0.0.1:{proxy.port}/1")
+        poison.install(app)
+        app.send_task("unknown")
+        proxy.set(Way.DOWN)
+        with run_worker(app):
+            wait_until(
+                lambda: "how a task ended could not be stored" in caplog.text, "nothing is logged"
+            )
+    assert length(app, app.dead_letter_queue.name) == 1
 
 
 def test_without_the_part_a_worker_drops_what_it_does_not_know_as_celery_does(

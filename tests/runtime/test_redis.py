@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 from kombu import Queue
+from redis import Redis
 
+from runtime import checks, poison, redis_transport
+from tests import servers
 from tests.proxy import Way, broker
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
 from tests.service import DEADLINE, wait_until
@@ -108,3 +111,156 @@ def test_a_worker_that_is_neither_idle_nor_full_outlives_a_lost_connection(
                 assert worker.consumer.restart_count > lost
             finally:
                 release.set()
+
+
+def test_a_setting_that_mixes_up_replies_is_said(make_app: MakeApp) -> None:
+    app = make_app("redis", broker_transport_options={"retry_on_timeout": True})
+    (error,) = checks.errors(app)
+    assert error.startswith("broker_transport_options has retry_on_timeout")
+
+
+def take_one(app: Any, connection: Any) -> Any:
+    """Send a task, and take its message on a connection; it is not acknowledged."""
+    app.task(noop).delay()
+    message: Any = app.amqp.queues[app.main].bind(connection.default_channel).get()
+    assert message
+    return message
+
+
+def settle(app: Any) -> None:
+    """Have given back what is lost, as a worker does that connects."""
+    with app.connection_for_read() as connection:
+        connection.default_channel.qos.restore_visible()
+
+
+def test_a_task_that_goes_back_after_its_channel_was_closed_is_there_once(
+    make_app: MakeApp,
+) -> None:
+    with broker("redis") as server:
+        app = make_app("redis", broker_url=server.url)
+        for way in (Way.UP, Way.DOWN):
+            connection = app.connection_for_read()
+            message = take_one(app, connection)
+            server.proxy.set(way)
+            connection.close()
+            message.requeue()
+            server.proxy.set(Way.UP)
+            settle(app)
+            assert length(app) == 1
+            app.control.purge()
+
+
+def test_a_task_that_cannot_go_back_now_does_so_later(make_app: MakeApp) -> None:
+    with broker("redis") as server:
+        app = make_app("redis", broker_url=server.url)
+        with app.connection_for_read() as connection:
+            message = take_one(app, connection)
+            server.proxy.set(Way.DOWN)
+            message.requeue()
+            server.proxy.set(Way.UP)
+            assert length(app) == 0
+            message.channel.qos.restore_visible()
+            assert length(app) == 1
+
+
+def refuse_writes(client: Redis, replicas: int = 1) -> None:
+    """Let a server refuse writes (NOREPLICAS), or take them again with ``replicas`` 0."""
+    client.config_set("min-replicas-to-write", replicas)
+
+
+def test_what_was_taken_goes_back_after_a_server_has_refused_writes(make_app: MakeApp) -> None:
+    with servers.valkey() as url, Redis.from_url(url) as client:
+        app = make_app("redis", broker_url=f"{url}/0")
+        connection = app.connection_for_read()
+        channel = take_one(app, connection).channel
+        refuse_writes(client)
+        connection.close()
+        assert channel.connection is None  # it is closed to the end
+        settle(app)  # that it is refused is no error
+        refuse_writes(client, 0)
+        assert length(app) == 0
+        settle(app)
+        assert length(app) == 1
+
+
+def test_a_worker_outlives_a_server_that_refuses_writes_and_leaves_no_connection(
+    make_app: MakeApp, run_worker: StartWorker
+) -> None:
+    with servers.valkey() as url, Redis.from_url(url) as client:
+        app = make_app(
+            "redis",
+            broker_url=f"{url}/0",
+            broker_channel_error_retry=True,
+            worker_enable_remote_control=True,
+        )
+        starts: list[int] = []
+        started, release = threading.Event(), threading.Event()
+
+        @app.task
+        def hold() -> None:
+            starts.append(1)
+            started.set()
+            release.wait(DEADLINE)
+
+        def connected() -> int:
+            return len(client.client_list())
+
+        with run_worker(app, pool="threads", concurrency=3) as worker:
+            try:
+                hold.delay()
+                assert started.wait(DEADLINE)
+                before, count = connected(), worker.consumer.restart_count
+                refuse_writes(client)
+                wait_until(lambda: worker.consumer.restart_count > count + 4, "it goes on")
+                assert connected() <= before + 2
+                refuse_writes(client, 0)
+                wait_until(lambda: len(starts) == 2, "the task did not come again")
+            finally:
+                refuse_writes(client, 0)
+                release.set()
+
+
+def test_a_count_of_starts_expires_and_few_are_known(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_transport, "EXPIRING", 3)
+    connections: list[Any] = []
+
+    def connect() -> Any:
+        connections.append(app.connection_for_write())
+        return connections[-1]
+
+    ledger = poison.Ledger(app, connect)
+    for name in "abcde":
+        ledger.note(name, 2)
+    (connection,) = connections
+    channel = connection.default_channel
+    assert len(channel._expires) == 3  # noqa: SLF001
+    longest = poison.STARTS_EXPIRE * 1000
+    for name in "abcde":
+        key = f"{app.main}{app.main}.starts.{name}"
+        assert longest - 1000 * DEADLINE < channel.client.execute_command("pttl", key) <= longest
+    connection.close()
+
+
+def test_many_acknowledgements_at_once_need_one_connection(make_app: MakeApp) -> None:
+    with broker("redis") as server:
+        app = make_app(
+            "redis",
+            broker_url=server.url,
+            broker_transport_options={"max_connections": 1, "socket_timeout": DEADLINE},
+        )
+        with app.connection_for_read() as connection:
+            messages = [take_one(app, connection) for _ in range(3)]
+            channel = messages[0].channel
+            server.proxy.set(Way.SILENT)
+            first = threading.Thread(target=messages[0].ack)
+            first.start()
+            wait_until(channel.debts.flushing.locked, "nobody sends")
+            for message in messages[1:]:
+                message.ack()
+            server.proxy.set(Way.UP)
+            first.join(DEADLINE)
+            assert not channel.debts.acks
+            unacked = channel.global_keyprefix + channel.unacked_key
+            assert channel.client.execute_command("exists", unacked) == 0

@@ -9,6 +9,7 @@ from kombu.exceptions import OperationalError
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import SentinelConnectionPool
 
 from runtime import sentinel
@@ -145,6 +146,15 @@ def test_who_waits_at_a_master_that_is_none_any_more_is_told(channel: Any) -> No
     with pytest.raises(RedisConnectionError, match="UNBLOCKED"):
         connection.read_response()
     assert connection._sock is None  # noqa: SLF001
+
+
+def test_a_connection_whose_reply_was_not_read_is_closed(channel: Any) -> None:
+    connection = channel.pool.get_connection()
+    connection.send_command("BRPOP", "nothing", 0)
+    with pytest.raises(RedisTimeoutError):
+        connection.read_response(timeout=0.01)
+    assert connection._sock is None  # noqa: SLF001
+    channel.pool.release(connection)
 
 
 def test_a_replica_is_no_master(channel: Any, group: Group) -> None:

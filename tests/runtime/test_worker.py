@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from celery import signals, states
@@ -16,16 +17,21 @@ from celery.exceptions import Retry
 
 from runtime.worker import ReliableRequest, current_request, requests, run_ended, run_started
 from tests.projects import RUNTIME, BakedProject
+from tests.proxy import Proxy, Way, proxied
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
-from tests.service import DEADLINE, Service, wait_until
+from tests.service import DEADLINE, Process, Service, wait_until
 
 FRONT = """\
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
+from celery.signals import worker_shutdown
+
 from .runtime.redis import ReliableCelery
+from .runtime.worker import run_ended
 
 app = ReliableCelery("service")
 app.config_from_object(json.loads(os.environ["SETTINGS"]))
@@ -36,7 +42,23 @@ def wait():
     Path("started").touch()
     while True:
         time.sleep(0.05)
+
+
+@app.task(name="die", reject_on_worker_lost=False)
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@run_ended.connect
+def ended(**_):
+    Path("ended").touch()
+
+
+@worker_shutdown.connect
+def leaving(**_):
+    Path("leaving").touch()
 """
+StartService = Callable[..., Process]
 
 
 class Pool(BasePool):
@@ -67,6 +89,67 @@ def request_for(take: Take) -> Callable[[Any], Any]:
 def app(make_app: MakeApp) -> Any:
     """Return an app on Redis: what the worker does is the same on each broker."""
     return make_app("redis")
+
+
+@pytest.fixture
+def start(app: Any, small_project: BakedProject) -> Iterator[StartService]:
+    """Give a function that starts a worker of `FRONT`; its options are settings."""
+    (small_project.path / "service" / "__init__.py").write_text(FRONT)
+    settings = app.conf.table(with_defaults=False, censored=False)
+    del settings["beat_scheduler"], settings["worker_consumer"]  # named as `runtime`'s
+    # Nothing may be written beside the runtime.
+    with Service(
+        small_project, app.conf.broker_url, env={"PYTHONDONTWRITEBYTECODE": "1"}
+    ) as service:
+
+        def start(pool: str = "prefork", **options: Any) -> Process:
+            celery = (sys.executable, "-m", "celery", "-A", "service", "worker", "--pool", pool)
+            env = {"SETTINGS": json.dumps(settings | options)}
+            return service.start(*celery, "--loglevel", "INFO", ready=r" ready\.", env=env)
+
+        yield start
+
+
+@pytest.fixture
+def away(app: Any, start: StartService, small_project: BakedProject) -> Iterator[Any]:
+    """Give a worker whose result backend is silent while a process of its pool is lost.
+
+    With it come the proxy before the result backend, and the result of the task that ran there.
+    """
+    with proxied(urlsplit(app.conf.result_backend).port) as proxy:
+        backend = f"redis://localhost:{proxy.port}/1"
+        worker = start(result_backend=backend, worker_concurrency=2, worker_lost_wait=0.1)
+        proxy.set(Way.SILENT)
+        lost = app.send_task("die")
+        wait_until((small_project.path / "ended").exists, "the process was not lost")
+        yield worker, proxy, lost
+
+
+def test_a_silent_result_backend_stops_no_worker_that_loses_a_process(
+    app: Any, away: tuple[Process, Proxy, Any]
+) -> None:
+    worker, _, _ = away
+    app.send_task("wait")
+    # Celery would ask the result backend until its connections time out, after two minutes each.
+    worker.wait_for(r"wait\[\S+\] received", deadline=20)
+    # It cannot store that the task has failed, and does not wait for that without end.
+    worker.process.send_signal(signal.SIGQUIT)
+    assert worker.process.wait(DEADLINE) == 0
+    assert "The worker leaves before it has stored how all tasks ended" in worker.output
+
+
+def test_a_worker_that_leaves_stores_how_its_tasks_ended(
+    app: Any, away: tuple[Process, Proxy, Any], small_project: BakedProject
+) -> None:
+    worker, proxy, lost = away
+    worker.wait_for("Task handler raised error")
+    worker.process.send_signal(signal.SIGTERM)
+    wait_until((small_project.path / "leaving").exists, "the worker does not leave")
+    assert lost.state == states.PENDING
+    proxy.set(Way.UP)
+    assert worker.process.wait(DEADLINE) == 0
+    assert lost.state == states.FAILURE
+    assert length(app) == 0
 
 
 def test_a_task_that_runs_out_of_memory_fails_alone(app: Any, run_worker: StartWorker) -> None:
@@ -227,28 +310,33 @@ def test_a_task_whose_connection_is_lost_is_ended_and_needs_no_result_backend(
 
 
 def test_a_warm_shutdown_ends_after_the_grace_period_and_puts_back_what_runs(
-    app: Any,
-    small_project: BakedProject,
+    app: Any, start: StartService, small_project: BakedProject
 ) -> None:
-    settings = app.conf.table(with_defaults=False, censored=False)
-    del settings["beat_scheduler"], settings["worker_consumer"]  # named as `runtime`'s
-    settings |= {"shutdown_grace_period": 0.5, "worker_concurrency": 1}
-    (small_project.path / "service" / "__init__.py").write_text(FRONT)
-    # Nothing may be written beside the runtime.
-    env = {"SETTINGS": json.dumps(settings), "PYTHONDONTWRITEBYTECODE": "1"}
-    with Service(small_project, app.conf.broker_url, env=env) as service:
-        celery = (sys.executable, "-m", "celery", "-A", "service", "worker")
-        options = ("--loglevel", "INFO")
-        worker = service.start(*celery, *options, ready=r" ready\.")
-        task = app.send_task("wait")
-        wait_until((small_project.path / "started").exists, "the task did not start")
-        assert length(app) == 0
-        begin = time.monotonic()
-        worker.process.send_signal(signal.SIGTERM)
-        worker.process.wait(DEADLINE)
-        assert 0.5 <= time.monotonic() - begin < 25
-        assert length(app) == 1
-        assert task.state == states.PENDING
+    worker = start(shutdown_grace_period=0.5, worker_concurrency=1)
+    task = app.send_task("wait")
+    wait_until((small_project.path / "started").exists, "the task did not start")
+    assert length(app) == 0
+    begin = time.monotonic()
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.wait(DEADLINE)
+    assert 0.5 <= time.monotonic() - begin < 25
+    assert length(app) == 1
+    assert task.state == states.PENDING
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_shutdown_from_afar_ends_after_the_grace_period_too(
+    app: Any, start: StartService, small_project: BakedProject, pool: str
+) -> None:
+    worker = start(pool, shutdown_grace_period=1, worker_enable_remote_control=True)
+    app.send_task("wait")
+    wait_until((small_project.path / "started").exists, "the task did not start")
+    assert length(app) == 0
+    begin = time.monotonic()
+    app.control.shutdown()
+    worker.process.wait(DEADLINE)
+    assert time.monotonic() - begin >= 1
+    assert length(app) == 1
 
 
 # Its last object takes longer to go than the grace period, when signals have no handlers any more.
@@ -272,3 +360,20 @@ limit_shutdown("Warm")
 
 def test_the_end_of_the_grace_period_does_not_kill_a_worker_that_is_ending() -> None:
     assert subprocess.run([sys.executable, "-Bc", ENDING], check=False).returncode == 0
+
+
+AGAIN = f"""
+import signal, sys
+sys.path.append({str(RUNTIME.parent)!r})
+from celery import current_app
+from runtime.worker import limit_shutdown
+
+for period in (60, 600):
+    current_app.conf["shutdown_grace_period"] = period
+    limit_shutdown("Warm")
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
+"""
+
+
+def test_another_signal_does_not_extend_the_grace_period() -> None:
+    assert subprocess.run([sys.executable, "-Bc", AGAIN], check=False).returncode == 0

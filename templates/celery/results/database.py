@@ -1,6 +1,6 @@
 #% if cookiecutter.project_type == "django"
-# Results are rows of the project's database, stored by django-celery-results.
-result_backend = "django-db"
+# Results are rows of the project's database, those of django-celery-results.
+#= result_backend = "{{ cookiecutter.__package }}.runtime.django_results:DatabaseBackend"
 # They show their task and its arguments.
 result_extended = True
 #% else

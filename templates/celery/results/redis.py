@@ -8,7 +8,7 @@ result_backend_transport_options: dict[str, Any] = {
     "retry_policy": {"max_retries": 2, "interval_start": 0, "interval_step": 0.5, "timeout": 10},
     **_sentinel,
 }
-# A server that is gone or silent is noticed: seconds.
+# Seconds until a server that does not answer counts as down.
 redis_socket_timeout = 5
 redis_socket_connect_timeout = 4
 redis_socket_keepalive = True

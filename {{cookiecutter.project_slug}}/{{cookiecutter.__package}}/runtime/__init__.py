@@ -1,8 +1,8 @@
 """What makes the service hold when things break: it comes with the template.
 
-An update of the template updates these modules, so do not edit them: what you want otherwise, you
-say in the configuration or in a subclass of your own. They know nothing of your code; `logs`,
-`metrics` and `poison` are parts that your code switches on.
+An update of the template updates these modules, so do not edit them: to change what they do, use a
+setting or a subclass of your own. They know nothing of your code; `logs`, `metrics` and `poison`
+are parts that your code switches on.
 
 `app`
     The classes of the app and its tasks. Sending fails in one way, with
@@ -15,12 +15,14 @@ say in the configuration or in a subclass of your own. They know nothing of your
 `redis_transport`, `delayed`, on Redis
     A message is recorded in the step that takes it, so none is lost; tasks with a delay wait in
     Redis. `python -m <package>.runtime.delayed` lists them.
-`results`
+`results`, where Redis is the broker or has the results
     Results can be stored while the Redis that keeps them is full.
 `sentinel`, where Redis is the broker or has the results
     The master that Redis Sentinel names: found in time, and left when it is no master any more.
 `django`, in a Django project
     Tasks that are sent when a transaction is committed.
+`django_results`, in a Django project whose database has the results
+    Results are stored once the database is back.
 `worker`
     What the worker's main process does with a task. A task that runs out of memory fails alone,
     each result is stored, and a warm shutdown ends after `shutdown_grace_period`, with every pool.
@@ -38,7 +40,8 @@ say in the configuration or in a subclass of your own. They know nothing of your
 `poison`, `letters`, `dead_letters`
     A message that is no task for a worker, or that kills it again and again, is put aside; the
     command `python -m <package>.runtime.dead_letters` lists such messages and puts them back.
-    To take them out, remove `poison.install(app)` and the three modules.
+    To take them out, remove `poison.install(app)`, the three modules, and in `tests/` what names
+    dead letters.
 `logs`, and `web` in a Django project
     Logs of one line for each event, readable or as JSON, with the ids of tasks and web requests.
     To take them out, remove `logs.install(app)`, the modules, and `structlog` from
@@ -46,8 +49,8 @@ say in the configuration or in a subclass of your own. They know nothing of your
     that names `web` there and in `gunicorn.conf.py`. Celery and Django then log as they do by
     default.
 `metrics`
-    Metrics for Prometheus. To take it out, remove `metrics.install(app)`, the module, and
-    `prometheus-client` from `pyproject.toml`.
+    Metrics for Prometheus. To take it out, remove `metrics.install(app)`, the module,
+    `prometheus-client` from `pyproject.toml`, and what names `METRICS_PORT`.
 """
 
 # The release of the template that this package came with.

@@ -37,6 +37,10 @@ class BrokerFullError(OperationalError):
     """The broker takes no more messages: it is out of memory or disk."""
 
 
+class QueueGoneError(OperationalError):
+    """The queue of a dead letter does not exist any more."""
+
+
 class Refusal(NamedTuple):
     """What a broker refuses, in a line, and the exit status of a worker that ends because of it."""
 

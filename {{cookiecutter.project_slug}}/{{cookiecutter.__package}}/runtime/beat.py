@@ -21,7 +21,7 @@ from kombu.exceptions import OperationalError
 
 from . import checks
 from .health import heartbeat_file
-from .heartbeat import INTERVAL
+from .heartbeat import INTERVAL, touch
 
 WAIT = 1.0  # seconds between two looks at the lease of another process
 
@@ -196,7 +196,7 @@ class BeatScheduler(Scheduler):
         return self.lease.producer
 
     def stop(self, *_signal: Any) -> None:
-        """End beat after its tick: what was sent would else be sent again."""
+        """End beat after its tick: otherwise, what was sent would be sent again."""
         if not self.stopped:
             self.stopped = True
             if not self.ticking:
@@ -222,7 +222,7 @@ class BeatScheduler(Scheduler):
             logger.warning("beat: the broker cannot be reached, nothing is sent: %s", reason)
             self.lease.give_up()
             return INTERVAL
-        self.file.touch()
+        touch(self.file)
         if not leads:
             return WAIT
         try:
@@ -245,10 +245,14 @@ class BeatScheduler(Scheduler):
         return leads
 
     def go_on(self, kept: Runs) -> None:
-        """Go on from the runs that are ``kept``; an entry that is new counts from now."""
+        """Go on from the runs that are ``kept``; an entry that is new counts from now.
+
+        So does a run in the future, which a clock that was wrong has left.
+        """
         now = time.time()
         self.runs = {
-            name: max(kept.get(name, 0), self.runs.get(name, 0)) or now for name in self.schedule
+            name: min(max(kept.get(name, 0), self.runs.get(name, 0)) or now, now)
+            for name in self.schedule
         }
         for name, entry in self.schedule.items():
             entry.last_run_at = datetime.fromtimestamp(self.runs[name], UTC)

@@ -6,6 +6,7 @@ it. Senders are not stopped. The exit status is 78: a restart does not help.
 
 import difflib
 import logging
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from types import NoneType
@@ -15,10 +16,24 @@ from urllib.parse import SplitResult, urlsplit
 from celery.app.defaults import _OLD_SETTING_KEYS  # type: ignore[attr-defined]
 from celery.exceptions import ImproperlyConfigured
 
+from .health import heartbeat_file
+
 # The exit status of a process that no restart helps; systemd reads it in RestartPreventExitStatus.
 EX_CONFIG = 78
 # The types of settings. What is imported into a module of settings, or only helps, has another.
 DATA = (NoneType, str, int, float, list, tuple, set, dict, timedelta)
+# The settings that Celery 5.7 reads and gives no default.
+WITHOUT_DEFAULT = {
+    "cassandra_secure_bundle_path",
+    "db_reuse_max",
+    "dynamodb_endpoint_url",
+    "firestore_project",
+    "gcs_threadpool_maxsize",
+    "redis_backend_credential_provider",
+    "redis_backend_health_check_interval",
+    "redis_client_name",
+    "result_backend_thread_safe",
+}
 # The highest value of each number, and whether it can be None. The lowest is 0.
 LONGEST = 1e9  # seconds; a timer of the system does not take much more
 NUMBERS: dict[str, tuple[float, bool]] = {
@@ -46,7 +61,14 @@ def errors(app: Any) -> list[str]:
     found = [*wrong_numbers(app), *wrong_addresses(app)]
     found = found or [*app.wrong_settings(), *wrong_sentinels(app)]
     values = (f"{spelled(app, name)} {' '.join(error.split())}" for name, error in found)
-    return [*unknown_settings(app), *values]
+    return [*unknown_settings(app), *values, *wrong_directory()]
+
+
+def wrong_directory() -> Iterator[str]:
+    """Yield an error if no heartbeat file can be written."""
+    directory = heartbeat_file("worker").parent
+    if not os.access(directory, os.W_OK):
+        yield f"{directory} cannot be written to; set HEARTBEAT_DIR to a directory that can"
 
 
 def spelled(app: Any, name: str) -> str:
@@ -58,10 +80,10 @@ def spelled(app: Any, name: str) -> str:
 def unknown_settings(app: Any) -> Iterator[str]:
     """Yield an error for each setting that nobody reads.
 
-    Known are the names of Celery, all that have a default, and those in `known_settings`.
+    Known are the names that have a default in Celery, `WITHOUT_DEFAULT`, and `known_settings`.
     """
     conf, source = app.conf.finalize(), app.loader.conf or {}
-    known = {"deprecated_settings", *conf["known_settings"]}
+    known = {"deprecated_settings", *WITHOUT_DEFAULT, *conf["known_settings"]}
     known.update(*(names for names in conf.maps[1:] if names is not source))
     if prefix := conf.prefix:
         given = {name for name in source if name.startswith(prefix)}

@@ -10,7 +10,7 @@ from typing import Any
 from celery.app.utils import find_app
 from kombu.exceptions import OperationalError
 
-from .app import BrokerFullError, ReliableCelery
+from .app import BrokerFullError, QueueGoneError, ReliableCelery
 from .letters import HEADER, publish
 
 
@@ -19,8 +19,9 @@ def go_through(
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Take each dead letter of ``app`` once: put it back on its queue, or behind the others.
 
-    Return what is known of those that stay, and the ids of those that are back on their queues. A
-    letter is acknowledged when its copy is published, so none is lost on the way.
+    Return what is known of those that stay, and the ids of those that are back on their queues. The
+    letters of a queue that is gone stay. A letter is acknowledged when its copy is published, so
+    none is lost on the way.
     """
     kept: list[dict[str, Any]] = []
     retried: list[str] = []
@@ -35,14 +36,24 @@ def go_through(
                 break
             unknown = {"id": "?", "reason": "it is not from this service"}
             about = unknown | letter.headers.get(HEADER, {})
-            if about["id"] != "?" and (retry_all or about["id"] in retry):
-                app.unseal(channel, letter.body, about)
+            wanted = about["id"] != "?" and (retry_all or about["id"] in retry)
+            if wanted and put_back(app, channel, letter.body, about):
                 retried.append(about["id"])
             else:
                 publish(app, channel, letter.body, about)
                 kept.append(about)
             letter.ack()
     return kept, retried
+
+
+def put_back(app: ReliableCelery, channel: Any, body: Any, about: dict[str, Any]) -> bool:
+    """Put the message of a letter back on its queue, and tell whether that is there."""
+    try:
+        app.unseal(channel, body, about)
+    except QueueGoneError as error:
+        print(f"{about['id']} stays: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def main() -> str | None:
@@ -76,7 +87,7 @@ def main() -> str | None:
             # Anything can be in a message; a line stays a line.
             print("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line))
         print(f"{len(kept)} dead letter{'s' * (len(kept) != 1)}")
-    missing = wanted - set(retried)
+    missing = wanted - {about["id"] for about in kept} - set(retried)
     return f"No dead letter has the id {', '.join(sorted(missing))}" if missing else None
 
 

@@ -1,6 +1,7 @@
 """The worker's heartbeat file for `health.py`, touched from the loop that does the work."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from celery.bootsteps import StartStopStep
@@ -12,6 +13,14 @@ from .worker import Errands
 INTERVAL = 5.0  # seconds; several times shorter than health.READY
 
 logger = get_logger(__name__)
+
+
+def touch(file: Path) -> None:
+    """Touch a heartbeat file; a disk that is full ends nothing but the signs of life."""
+    try:
+        file.touch()
+    except OSError as error:
+        logger.warning("No sign of life could be written: %s", error)
 
 
 class Heartbeat(StartStopStep):
@@ -38,7 +47,7 @@ class Heartbeat(StartStopStep):
 
     def touch(self) -> None:
         """Touch the file."""
-        self.file.touch()
+        touch(self.file)
         self.touched = time.monotonic()
 
     def look(self, consumer: Any) -> None:

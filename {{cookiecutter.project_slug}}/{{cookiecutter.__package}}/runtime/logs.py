@@ -114,8 +114,9 @@ def add_task(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 def drop_repeated(_logger: Any, _method: str, event: EventDict) -> EventDict:
     """Leave out the name and the id of a task where the text has them."""
-    if f"[{event.get('task_id')}]" in str(event["event"]):
-        del event["task"], event["task_id"]
+    if "task_id" in event and f"[{event['task_id']}]" in str(event["event"]):
+        event.pop("task", None)
+        del event["task_id"]
     return event
 
 

@@ -102,7 +102,7 @@ class Broker(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Ask the broker; if it cannot be reached, only say that."""
-        # Not `app`: many a Prometheus gives this label to what it scrapes.
+        # Not `app`: Prometheus is often configured to add that label to what it scrapes.
         label = ["celery_app"]
         up = GaugeMetricFamily("celery_broker_up", "Whether the broker answers.", labels=label)
         beat = GaugeMetricFamily(

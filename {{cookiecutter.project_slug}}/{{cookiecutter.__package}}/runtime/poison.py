@@ -22,7 +22,7 @@ from kombu import Queue
 
 from .app import BrokerFullError, ReliableCelery
 from .letters import Letter, known_of, post
-from .worker import STATE, Errands, Line, message_buried
+from .worker import STATE, Errands, Line, message_buried, store
 
 # Seconds. A count outlives any queue; it is removed when the task ends, however it ends.
 STARTS_EXPIRE = 7 * 24 * 3600.0
@@ -136,7 +136,7 @@ class Guard(StartStopStep):
         self.mail = Ledger(self.app, self.app.patient_connection)
         # Nothing waits for another: each has its own thread.
         self.counting, self.removing = Errands("guard-counts"), Errands("guard-spent")
-        self.posting, self.results = Errands("guard-letters"), Errands("guard-results")
+        self.posting = Errands("guard-letters")
         self.limit: int = self.app.conf["redelivery_limit"]
         self.run: Callable[[Any], None] = consumer.on_task_request
         consumer.on_task_request = self.receive
@@ -146,6 +146,7 @@ class Guard(StartStopStep):
         self.watched: set[Any] = set()  # running requests whose starts are counted
         self.taken_back: set[str] = set()  # the ids of those that the broker took back
         self.letters: dict[Letter, Future[Any]] = {}  # on their way to the dead letters
+        self.delayed: dict[Letter, Any] = {}  # that could not be posted, with their timer's entries
         self.alone = self.ticking = False
         self.full_until = 0.0
         self.lock = threading.RLock()  # without an event loop, the timer has a thread of its own
@@ -157,8 +158,15 @@ class Guard(StartStopStep):
 
     def stop(self, consumer: Any) -> None:  # noqa: ARG002
         """Let go of what has not started; the broker delivers it again."""
-        self.held.clear()
-        self.letters.clear()
+        with self.lock:
+            self.held.clear()
+            # What was posted now would become a second letter when its message comes again.
+            for future in self.letters.values():
+                future.cancel()
+            for entry in self.delayed.values():
+                self.timer.cancel(entry)
+            self.letters.clear()
+            self.delayed.clear()
 
     def shutdown(self, consumer: Any) -> None:  # noqa: ARG002
         """Give back unfinished tasks without a count: this worker did not die of them."""
@@ -331,7 +339,7 @@ class Guard(StartStopStep):
 
     def fail(self, backend: Any, task_id: str, error: Exception, context: Any, kept: bool) -> None:  # noqa: FBT001
         """Let FAILURE become the result of a task, however long its store is away."""
-        self.results.do(backend.mark_as_failure, task_id, error, request=context, store_result=kept)
+        store(backend.mark_as_failure, task_id, error, request=context, store_result=kept)
 
     def bury(self, letter: Letter) -> None:
         """Post a letter; its message is acknowledged once the broker has it."""
@@ -339,7 +347,9 @@ class Guard(StartStopStep):
 
     def bury_again(self, letter: Letter) -> None:
         """Post a letter that could not be posted, and look at it until it is."""
-        self.bury(letter)
+        with self.lock:
+            if self.delayed.pop(letter, None) is not None:  # `stop` may have come in between
+                self.bury(letter)
         self.tick()
 
     def finish_letters(self) -> None:
@@ -348,7 +358,8 @@ class Guard(StartStopStep):
             del self.letters[letter]
             if error := future.exception():
                 logger.warning("Cannot put a message aside yet (%s): %r", letter.reason, error)
-                self.timer.call_after(RETRY, self.bury_again, (letter,))
+                again = self.timer.call_after(RETRY, self.bury_again, (letter,))
+                self.delayed[letter] = again
                 continue
             logger.critical("%s is a dead letter: %s", letter.name, letter.reason)
             message_buried.send(sender=self, cause=letter.cause)

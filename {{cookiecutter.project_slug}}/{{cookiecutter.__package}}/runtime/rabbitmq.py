@@ -25,7 +25,7 @@ from kombu.transport.native_delayed_delivery import (
 )
 
 from . import app, rabbitmq_transport
-from .app import Refusal
+from .app import QueueGoneError, Refusal
 from .beat import Lease, Runs
 from .checks import EX_CONFIG
 from .rabbitmq_transport import PATIENCE
@@ -111,6 +111,11 @@ class OneBroker(DelayedDelivery):
         except c.channel_errors:
             return False
         return True
+
+    def _bind_queues(self, app: Any, connection: Any) -> None:
+        super()._bind_queues(app, connection)  # type: ignore[misc]
+        # A retry from the worker's own loop prepares none of them again.
+        app.prepared.update(queue.name for queue in app.amqp.queues.values())
 
     def _validate_broker_urls(self, broker_urls: Any) -> set[str]:
         return {broker_urls if isinstance(broker_urls, str) else ";".join(broker_urls)}
@@ -237,7 +242,7 @@ class ReliableCelery(app.ReliableCelery):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create an app with the arguments of `celery.Celery`; the first is the service's name."""
         super().__init__(*args, **options)
-        self._prepared: set[str] = set()  # the names of queues that delayed tasks can come to
+        self.prepared: set[str] = set()  # the names of queues that delayed tasks can come to
 
     def send_options(
         self, name: str, args: Any, kwargs: Any, options: dict[str, Any]
@@ -259,14 +264,14 @@ class ReliableCelery(app.ReliableCelery):
 
         Celery leaves it at that: a task that is sent before the first worker ran would vanish.
         """
-        if queue.name in self._prepared:
+        if queue.name in self.prepared:
             return
         with self.connection_for_write() as connection:
             connection.ensure_connection(max_retries=1)
             declare_native_delayed_delivery_exchanges_and_queues(connection, QUORUM)
             queue.bind(connection.default_channel).declare()
             bind_queue_to_native_delayed_delivery_exchange(connection, queue)
-        self._prepared.add(queue.name)
+        self.prepared.add(queue.name)
 
     def retry_options(self, request: Any, options: dict[str, Any]) -> dict[str, Any]:
         """Return the ``options`` with the queue that the task came from.
@@ -330,12 +335,14 @@ class ReliableCelery(app.ReliableCelery):
     def unseal(self, channel: Any, body: Any, about: dict[str, Any]) -> None:
         """Put the message of a dead letter back on its queue, as it came.
 
-        Raises `kombu.exceptions.OperationalError` if the queue is gone.
+        Raises `QueueGoneError` if that does not exist any more.
         """
+        probe = channel.connection.channel()  # the broker closes it on an error
         try:
-            channel.queue_declare(about["routing_key"], passive=True)
+            probe.queue_declare(about["routing_key"], passive=True)
         except channel.connection.channel_errors as error:
-            raise OperationalError(f"the queue {about['routing_key']} is gone") from error
+            raise QueueGoneError(f"The queue {about['routing_key']} is gone") from error
+        probe.close()
         properties = dict(about["properties"])
         message = channel.prepare_message(
             body or b"",  # amqp reads an empty one as text
@@ -345,7 +352,7 @@ class ReliableCelery(app.ReliableCelery):
             headers=about["headers"],
             properties=properties,
         )
-        channel.basic_publish(message, about["exchange"], about["routing_key"])
+        channel.publish_confirmed(message, about["exchange"], about["routing_key"])
 
     @property
     def beat_queue(self) -> str:

@@ -82,7 +82,7 @@ class Channel(Asking, pyamqp.Channel):
         """
         self._check()
         if not is_for_control(message, exchange):
-            return self._publish(message, exchange, *args, **options)
+            return self.publish_confirmed(message, exchange, *args, **options)
         if not self.connection.blocked:
             # RabbitMQ refuses what all workers get while the queue of one of them is on a node that
             # is away, and kombu would send that again without end.
@@ -138,9 +138,13 @@ class Channel(Asking, pyamqp.Channel):
             self.aside = self.connection.channel()
         return self.aside
 
-    def _publish(
+    def publish_confirmed(
         self, message: Any, exchange: str = "", routing_key: str = "", *args: Any, **options: Any
     ) -> Any:
+        """Publish a message, whatever it is, and return when RabbitMQ has it.
+
+        Raises `RefusedError` or `UnconfirmedError`.
+        """
         end = time.monotonic() + ELECTION
         channel = self.successor or self
         try:
@@ -235,7 +239,7 @@ class Connection(Asking, pyamqp.Connection):
             if self.blocked:
                 raise BlockedError(BLOCKED) from None
             if not self.limit:
-                self.collect()  # else, whoever closes it waits again
+                self.collect()  # otherwise, closing it would wait again
             raise TimeoutError(f"RabbitMQ at {self.host} does not answer") from None
 
     def _left(self) -> float | None:

@@ -92,6 +92,9 @@ class ReliableCelery(app.ReliableCelery):
         if not isinstance(timeout, int | float) or timeout <= limit:
             error = f"has a visibility_timeout of {timeout!r}; it must be more than task_time_limit"
             yield "broker_transport_options", f"{error}, {limit}, or tasks run twice side by side"
+        if options.get("retry_on_timeout"):
+            error = "has retry_on_timeout, with which replies are taken for those of other commands"
+            yield "broker_transport_options", f"{error}; leave it out"
         urls = split_urls(self.conf.broker_url)
         if urls[0].scheme != "redis+socket" and not (urls[0].path[1:] or "0").isdecimal():
             yield "broker_url", "must end with the number of a database, as in localhost:6379/0"
@@ -143,9 +146,9 @@ class ReliableCelery(app.ReliableCelery):
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""
-        # Not passively: then kombu 5.7 forgets the prefix of the keys.
+        # Not by declaring the queue: then kombu forgets whether it expires.
         channel: Any = connection.default_channel
-        length: int = channel.queue_declare(name).message_count
+        length: int = channel._size(name)  # noqa: SLF001
         return length
 
     def delayed_length(self, connection: Connection, name: str) -> int:

@@ -30,6 +30,7 @@ from functools import cached_property, partial
 from hashlib import sha1
 from math import inf
 from queue import Empty
+from threading import Lock
 from time import monotonic, time
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -40,7 +41,7 @@ from kombu.transport import redis as base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
 from kombu.utils.url import url_to_parts
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from .app import BrokerFullError
 from .sentinel import SentinelConnection, SentinelSSLConnection, connections, replicated
@@ -50,6 +51,9 @@ LOST_FOR = 60
 
 # Seconds that it takes to hand over a message, if it is not done before.
 SLOW = 0.1
+
+# How many queues that expire a channel knows: a worker declares one for each task that it counts.
+EXPIRING = 10_000
 
 # A full server (`maxmemory`, `noeviction`) refuses a script whose first write could need memory,
 # and lets one pass whose first write only frees some. TAKE, RESTORE and BIND begin with such a
@@ -162,6 +166,7 @@ class Debts:
     def __init__(self) -> None:
         """Begin with none."""
         self.acks: deque[str] = deque()
+        self.flushing = Lock()
         # Tags of messages that may be recorded as taken by nobody any more, and since when.
         self.lost: dict[str, float] = {}
 
@@ -267,11 +272,14 @@ class QoS(base.QoS):
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002
         """Give a message back to its queue, as the last one, or drop it."""
-        if requeue:
-            self.restore_by_tag(delivery_tag, leftmost=True)
-            virtual.QoS.ack(self, delivery_tag)
-        else:
+        if not requeue:
             self.ack(delivery_tag)
+        elif not self.channel.closed:  # one that is closed has given it back, or lost it
+            try:
+                self.restore_by_tag(delivery_tag, leftmost=True)
+            except self.channel.failures:
+                self.channel.debts.lose([delivery_tag])
+            virtual.QoS.ack(self, delivery_tag)
 
     def restore_unacked(self, client: Any = None) -> None:
         """Give back what was delivered and not acknowledged, or do so once there is a server."""
@@ -281,7 +289,7 @@ class QoS(base.QoS):
             for tag in reversed(delivered.copy()):  # each before the one that came after it
                 self.restore_by_tag(tag, client)
                 delivered.pop(tag, None)
-        except self.channel.connection_errors:
+        except self.channel.failures:
             self.channel.debts.lose(delivered)
         delivered.clear()
 
@@ -290,21 +298,27 @@ class QoS(base.QoS):
 
         Without kombu's mutex: a worker killed while it holds it would stop all for five minutes.
         """
-        self.channel.settle()
-        self._vrestore_count += 1
-        if (self._vrestore_count - 1) % (interval or 1):
-            return
-        with self.channel.conn_or_acquire() as client:
-            for tag in client.zrange(
-                self.unacked_index_key,
-                time() - self.visibility_timeout,
-                0,
-                desc=True,
-                byscore=True,
-                offset=num and start,
-                num=num,
-            ):
-                self.restore_by_tag(bytes_to_str(tag), client)
+        try:
+            self.channel.settle()
+            self._vrestore_count += 1
+            if (self._vrestore_count - 1) % (interval or 1):
+                return
+            with self.channel.conn_or_acquire() as client:
+                for tag in client.zrange(
+                    self.unacked_index_key,
+                    time() - self.visibility_timeout,
+                    0,
+                    desc=True,
+                    byscore=True,
+                    offset=num and start,
+                    num=num,
+                ):
+                    self.restore_by_tag(bytes_to_str(tag), client)
+        except NoPermissionError:
+            raise
+        except ResponseError as error:
+            # Raised while a worker connects, it would leave the connection open.
+            base.warning("Redis refuses to take messages back, and is asked again: %s", error)
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002
         """Give one message back to its queue, as the next or the last one."""
@@ -327,6 +341,7 @@ class Channel(base.Channel):
     connection: Any  # the transport; None once the channel is closed
     qos: Any
     connection_errors: tuple[type[Exception], ...]
+    failures: tuple[type[Exception], ...]
     keyprefix_binding_permanent: str
     unacked_restore_interval: float
     _in_poll: Any
@@ -349,6 +364,8 @@ class Channel(base.Channel):
         self._no_ack: set[str] = set()
         self._sync_client: Any = None
         super().__init__(*args, **kwargs)
+        # Of a server that is away, or refuses writes (MISCONF, NOREPLICAS, READONLY).
+        self.failures = (*self.connection_errors, ResponseError)
         client = self.connection.client
         server = tuple(client.alt) or (client.hostname, client.port)
         self.debts = _debts[server, client.virtual_host, self.global_keyprefix, self.unacked_key]
@@ -656,10 +673,10 @@ class Channel(base.Channel):
             return
         self._closing = True
         if self._take is not None:
-            with suppress(Empty, *self.connection_errors):
+            with suppress(Empty, *self.failures):
                 self._brpop_read()
         self._in_poll = None  # a wait needs no answer
-        with suppress(*self.connection_errors):
+        with suppress(*self.failures):
             self.settle()
         super().close()
         self._disconnect_pools()  # once more: giving back opened one again
@@ -670,8 +687,14 @@ class Channel(base.Channel):
         """Acknowledge a message: with the next take, or at once where none is sure to come."""
         self.debts.acks.append(tag)
         loops = self.connection and self.connection.cycle.loop and self._active_queues
-        if not (loops or self.closed):
-            self.flush_acks()
+        if loops or self.closed:
+            return
+        # One thread at a time sends those of all, or each would need a connection of its own.
+        while self.debts.acks and self.debts.flushing.acquire(blocking=False):
+            try:
+                self.flush_acks()
+            finally:
+                self.debts.flushing.release()
 
     def flush_acks(self) -> None:
         """Send the acknowledgements that did not travel with a take."""
@@ -680,7 +703,7 @@ class Channel(base.Channel):
             return
         try:
             keys = [self.unacked_index_key, self.unacked_key]
-            self._run(TAKE, keys, [0, "", 0, 0, *tags])  # it takes nothing from no queue
+            self._run(TAKE, keys, [0, "", 0, 0, *tags])  # without queues, it only acknowledges
         except BaseException:
             self.debts.acks.extend(tags)
             raise
@@ -691,6 +714,11 @@ class Channel(base.Channel):
         return self._take is not None and bool(self.qos.can_consume())
 
     # --- Queues ---
+
+    def _new_queue(self, queue: str, **kwargs: Any) -> None:
+        super()._new_queue(queue, **kwargs)
+        if len(self._expires) > EXPIRING:
+            del self._expires[next(iter(self._expires))]
 
     def delayed_count(self, queue: str) -> int:
         """Return how many messages of a queue wait until they are due."""
@@ -714,8 +742,10 @@ class Channel(base.Channel):
     def queue_delete(self, queue: str, if_unused: bool = False, if_empty: bool = False,  # noqa: FBT001, FBT002
                      **kwargs: Any) -> None:  # fmt: skip
         """Delete a queue; one with delayed messages is not empty."""
-        if not (if_empty and self.delayed_count(queue)):
-            super().queue_delete(queue, if_unused=if_unused, if_empty=if_empty, **kwargs)
+        # A queue that cannot be deleted keeps no channel from closing.
+        with suppress(*(self.failures if self._closing else ())):
+            if not (if_empty and self.delayed_count(queue)):
+                super().queue_delete(queue, if_unused=if_unused, if_empty=if_empty, **kwargs)
 
     def _purge(self, queue: str) -> int:
         delayed = self.delayed_count(queue)

@@ -4,9 +4,13 @@ Redis refuses writes at `maxmemory`. A worker would wait to store a result, and 
 task, which would free more memory than the result needs.
 """
 
+import re
 from typing import Any
 
 from celery.backends import redis
+
+# The answers of a server that refuses every write for now, alone or of a command in a pipeline.
+REFUSED = re.compile(r"(^|caused error: )(MISCONF|NOREPLICAS) ")
 
 # Redis lets a script pass whose first write only frees memory.
 STORE = """
@@ -33,7 +37,15 @@ class RedisBackend(redis.RedisBackend):
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Tell whether to try again, as with what waits for the other tasks of a chord."""
-        return isinstance(exc, self._full) or super().exception_safe_to_retry(exc)
+        errors = self.redis.exceptions
+        refused = isinstance(exc, errors.ResponseError) and REFUSED.search(str(exc))
+        again = refused or isinstance(exc, (*self._full, errors.ReadOnlyError))
+        return bool(again) or super().exception_safe_to_retry(exc)
+
+    def on_backend_retryable_error(self, exc: Exception) -> None:
+        """Leave a server that has become a replica: a new connection may find the new master."""
+        if isinstance(exc, self.redis.exceptions.ReadOnlyError):
+            self.client.connection_pool.disconnect(inuse_connections=False)
 
     @property
     def _full(self) -> tuple[type[Exception], ...]:

@@ -1,7 +1,8 @@
 """Revoked tasks stay revoked: the broker keeps what workers forget when they end.
 
-Who revokes a task tells the broker first, and then the workers that run. A worker reads all of it
-whenever it connects, before its first task; for the rest it knows as Celery does, without a call.
+A sender that revokes a task tells the broker first, and then the workers that run. A worker reads
+all of it whenever it connects, before its first task; for the rest it knows as Celery does, without
+a call.
 """
 
 import json
@@ -26,7 +27,7 @@ logger = get_logger(__name__)
 
 
 class Control(control.Control):
-    """Sends commands to workers; `revoke` reaches those too that start later."""
+    """Sends commands to workers; `revoke` also reaches workers that start later."""
 
     app: Any
 

@@ -79,7 +79,8 @@ class SentinelConnection(SentinelManagedConnection):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Return a reply; raise ConnectionError if the next connection may find another master."""
         try:
-            return super().read_response(*args, **kwargs)
+            # As elsewhere in redis-py: after an error, a reply that comes late is not another's.
+            return super().read_response(*args, **{"disconnect_on_error": True} | kwargs)
         except ResponseError as error:
             moved = isinstance(error, MasterDownError)
             if not moved and not str(error).startswith(("NOREPLICAS", "UNBLOCKED")):

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextvars import ContextVar
 from functools import partial
 from queue import SimpleQueue
@@ -37,6 +37,9 @@ STATE: Any = state
 # Sent when a run of a task starts: `sender` is its request.
 run_started = Signal(name="run_started")
 logger = get_logger(__name__)
+
+LOOKUP = 1.0  # seconds in which the result backend may answer; the loop waits for it
+LEAVE = 3.0  # seconds in which a worker that leaves stores how its tasks ended
 
 # Sent when a run of a task has ended: `sender` is its request, `error` what it raised or None,
 # `seconds` how long it took.
@@ -111,6 +114,16 @@ class ReliableRequest(Request):
         """End the task because the connection is lost; write no result, that server may be away."""
         super().cancel(pool, signal, emit_retry=emit_retry and not self.task.acks_late)
 
+    def _success_was_stored(self) -> Any:
+        """Return what is stored of a success; False if there is none, or no answer in time."""
+        # Celery asks the result backend from the loop, for as long as that is silent.
+        lookup = stores.do(super()._success_was_stored)  # type: ignore[misc]  # not in its types
+        try:
+            return lookup.result(LOOKUP)
+        except TimeoutError:
+            lookup.cancel()
+            return False
+
     @contextlib.contextmanager
     def _current(self) -> Iterator[None]:
         token = current_request.set(self)
@@ -173,24 +186,46 @@ class Errands(threading.Thread):
     def __init__(self, name: str) -> None:
         """Start with the first call; as a daemon, it keeps no worker from leaving."""
         super().__init__(name=name, daemon=True)
+        self.starting = threading.Lock()
         self.calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
 
     def do(self, call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
-        """Return the future outcome of a call."""
+        """Return the future outcome of a call; one that is cancelled in time is not made."""
         future: Future[Any] = Future()
         self.calls.put((future, partial(call, *args, **options)))
-        if not self.is_alive():
-            self.start()
+        with self.starting:  # several threads may have calls
+            if not self.is_alive():
+                self.start()
         return future
+
+    def finish(self, seconds: float) -> bool:
+        """Wait until the calls are done; return False if that takes longer."""
+        return not self.is_alive() or not wait([self.do(bool)], seconds).not_done
 
     def run(self) -> None:
         """Do the calls as they come."""
         while True:
             future, call = self.calls.get()
+            if not future.set_running_or_notify_cancel():
+                continue
             try:
                 future.set_result(call())
             except Exception as error:  # noqa: BLE001  # raised where the result is asked for
                 future.set_exception(error)
+
+
+# Stores how tasks ended, where the worker's loop must not wait for the result backend.
+stores = Errands("results")
+
+
+def store(call: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Let a call store how a task ended, off the loop; log an error."""
+
+    def tell(stored: Future[Any]) -> None:
+        if error := stored.exception():
+            logger.error("how a task ended could not be stored: %r", error)
+
+    stores.do(call, *args, **options).add_done_callback(tell)
 
 
 class Line:
@@ -220,17 +255,13 @@ def store_off_loop(backend: Any) -> None:
     So the worker's loop goes on while the result backend is away. Celery lets it store only what no
     process of the pool can: that a task was killed or revoked.
     """
-    here, errands = (os.getpid(), threading.get_ident()), Errands("results")
+    here = os.getpid(), threading.get_ident()
 
-    def tell(stored: Future[Any]) -> None:
-        if error := stored.exception():
-            logger.error("how a task ended could not be stored: %r", error)
-
-    def off_loop(store: Callable[..., Any]) -> Callable[..., Any]:
+    def off_loop(call: Callable[..., Any]) -> Callable[..., Any]:
         def store_later(*args: Any, **options: Any) -> Any:
             if (os.getpid(), threading.get_ident()) != here:
-                return store(*args, **options)
-            return errands.do(store, *args, **options).add_done_callback(tell)
+                return call(*args, **options)
+            return store(call, *args, **options)
 
         return store_later
 
@@ -340,11 +371,22 @@ class Worker(worker.Worker):
         if self.pool.uses_semaphore:
             store_off_loop(self.app.backend)
         with contextlib.suppress(WorkerTerminate):  # a warm shutdown became a cold one
-            super().start()
+            try:
+                super().start()
+            finally:
+                # Their messages are acknowledged: nobody else stores how they ended.
+                if not stores.finish(LEAVE):
+                    logger.error("The worker leaves before it has stored how all tasks ended")
         if STATE.should_terminate and not self.pool.uses_semaphore:
             if connection := self.consumer.connection:
                 ignore_errors(connection, connection.close)  # gives back what is not done
             os._exit(EX_OK)  # Python would wait for threads
+
+    def stop(self, *args: Any, **options: Any) -> None:
+        """Begin a warm shutdown, also one that no signal has asked for: from afar, or an error."""
+        if threading.current_thread() is threading.main_thread():  # only it may set handlers
+            limit_warm_shutdown()
+        super().stop(*args, **options)
 
     def register_with_event_loop(self, hub: Any) -> None:
         """Let the loop drive the pool, again after each reconnect."""
@@ -359,7 +401,7 @@ class Worker(worker.Worker):
         """Begin a cold shutdown. Only processes can be ended; of other pools, the worker leaves.
 
         Celery would go on in the signal handler, which fails in the task itself (solo), in the
-        event loop (gevent), or for want of a way to end a thread.
+        event loop (gevent), or because a thread cannot be ended.
         """
         waited = super().wait_for_soft_shutdown()
         if not self.pool.uses_semaphore:
@@ -375,17 +417,26 @@ def store_every_result(conf: Any, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def limit_shutdown(how: str, **_: Any) -> None:
+    """Limit a warm shutdown, and let it begin at once."""
+    if how == "Warm":
+        limit_warm_shutdown()
+    loop: Any = get_event_loop()
+    if loop and loop._waker:  # noqa: SLF001  # an idle one polls for a second before it looks
+        loop._waker.wake()  # noqa: SLF001
+
+
+def limit_warm_shutdown() -> None:
     """Turn a warm shutdown into a cold one after `shutdown_grace_period` seconds.
 
     Celery's soft shutdown always waits for all of that time, whether or not tasks are running.
     """
-    if how == "Warm" and sys.platform != "win32":  # it has no such signals
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
-        # Zero would switch the timer off.
-        grace: float = current_app.conf["shutdown_grace_period"] or 0.001
-        signal.setitimer(signal.ITIMER_REAL, grace)
-        # A process that is ending has no handlers any more: the timer would kill it.
-        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
-    loop: Any = get_event_loop()
-    if loop and loop._waker:  # noqa: SLF001  # an idle one polls for a second before it looks
-        loop._waker.wake()  # noqa: SLF001
+    if sys.platform == "win32":  # it has no such signals
+        return
+    if signal.getitimer(signal.ITIMER_REAL)[0]:  # asked again, it does not take longer
+        return
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
+    # Zero would switch the timer off.
+    grace: float = current_app.conf["shutdown_grace_period"] or 0.001
+    signal.setitimer(signal.ITIMER_REAL, grace)
+    # A process that is ending has no handlers any more: the timer would kill it.
+    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
