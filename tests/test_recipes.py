@@ -4,7 +4,6 @@ import ast
 import contextlib
 import json
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -133,14 +132,15 @@ class Kitchen:
         self.directory = directory
         self.tasks = "jobs.tasks" if (project.path / "manage.py").exists() else "celery_app.tasks"
         self.senders: dict[str, str] = {}
-        self.commands: list[list[str]] = []
+        self.commands: list[str] = []
         for title, recipe in recipes_of(project).items():
             for block in blocks(recipe, "python"):
                 if file := re.match(r"# (\S+\.py)(?:, above `(\w+)`)?\n", block):
                     put(project, file[1], block[file.end() :], file[2])
                 else:
                     self.senders[title] = block
-            self.commands += [shlex.split(block) for block in blocks(recipe, "sh")]
+            # Lines of the Procfile: a name, and what honcho gives to a shell.
+            self.commands += [line.partition(": ")[2] for line in blocks(recipe, "text")]
             for block in blocks(recipe, "console"):
                 project.run("bash", "-euc", block)
         self.lint("check", "--fix", "--select", "I")
@@ -157,7 +157,7 @@ class Kitchen:
             service.run("uv", "run", "python", "manage.py", "migrate")
         (self.directory / "crash.py").write_text(CRASH.format(tasks=self.tasks))
         (command,) = self.commands
-        self.slow = service.start("uv", "run", *command)
+        self.slow = service.start("uv", "run", "bash", "-c", f"exec env {command}")
         self.worker = self.start_worker()
         self.slow.wait_for(r"slow@\S+ ready\.")
 

@@ -63,6 +63,9 @@ def send_waiting(seconds: float) -> None:
             if job is None:  # another process has it, or has sent it
                 continue
             [state] = read_states([job])
-            (send if state.state == "UNSENT" else mark)(job)
+            if state.state == "UNSENT":
+                send(job)
+            else:
+                mark(job)
             if not job.sent:
                 return

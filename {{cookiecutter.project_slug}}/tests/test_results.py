@@ -1,9 +1,6 @@
 """Results: what a task returned comes back to its sender."""
 
 import pytest
-#% if cookiecutter.broker == cookiecutter.result_backend
-from celery import current_app as app
-#% endif
 
 #= from {{ cookiecutter.__tasks }} import add, report
 
@@ -14,10 +11,3 @@ def test_a_result_comes_back_to_the_sender() -> None:
     """The result backend keeps what the task returned."""
     assert add.delay(2, 3).get(timeout=60) == 5
     assert report.delay(2).get(timeout=60) == {"pages": 2}
-#% if cookiecutter.broker == cookiecutter.result_backend
-
-
-def test_broker_and_results_share_no_database() -> None:
-    """Flushing one of them must not touch the other."""
-    assert app.conf.broker_url != app.conf.result_backend
-#% endif

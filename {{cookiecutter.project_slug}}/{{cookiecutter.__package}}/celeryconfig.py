@@ -33,7 +33,7 @@ if "PYTEST_VERSION" not in os.environ:  # tests have servers of their own
 # A worker outlives any restart of its broker.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
-# Nor does it end when the broker closes a channel.
+# It also survives a channel that the broker closes.
 broker_channel_error_retry = True
 # A sender waits seconds, not minutes, for a broker that is gone.
 broker_connection_timeout = 4
@@ -75,9 +75,9 @@ redelivery_limit = env.int("CELERY_REDELIVERY_LIMIT", 3)
 shutdown_grace_period = env.float("CELERY_SHUTDOWN_GRACE_PERIOD", 25)
 # The port at which the worker serves metrics; None for no metrics.
 metrics_port = env.int("METRICS_PORT", None)
-# With 1, a long task holds back no other. For tasks of milliseconds, 16 or more is faster.
+# With 1, a long task holds back no other. For tasks of milliseconds, 64 is faster.
 worker_prefetch_multiplier = 1
-# When the connection is lost, the broker gives the tasks to another worker: none runs on here.
+# When the connection is lost, tasks are cancelled: the broker gives them to another worker.
 worker_cancel_long_running_tasks_on_connection_loss = True
 
 # --- Messages and results ---------------------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any
 
 import dj_database_url
 from celery.schedules import crontab
-from django.core.management.utils import get_random_secret_key
 from environs import FileAwareEnv
 
 from .runtime import web
@@ -27,8 +26,8 @@ if "PYTEST_VERSION" not in os.environ:  # tests have servers of their own
 # --- Security ---------------------------------------------------------------------------------
 
 DEBUG = env.bool("DEBUG", default=True)
-# In development each start has a key of its own.
-SECRET_KEY = env.str("SECRET_KEY", get_random_secret_key() if DEBUG else "")
+# A fixed key keeps you signed in when the development server restarts.
+SECRET_KEY = env.str("SECRET_KEY", "django-insecure-for-development-only" if DEBUG else "")
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=[])
 if DEBUG:
     # `.env` may name the hosts of production.
@@ -40,7 +39,7 @@ if not DEBUG:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", default=True)
     SECURE_REDIRECT_EXEMPT = ["^health/$"]  # asked for from inside
-    # For an hour, browsers then come by HTTPS only. Make it a year once nothing needs HTTP.
+    # Browsers use only HTTPS for an hour after each visit. Make it a year once nothing needs HTTP.
     SECURE_HSTS_SECONDS = 3600
     # Whether that includes subdomains and lists of browsers is up to the owner of the domain.
     SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
@@ -90,7 +89,8 @@ STATIC_URL = "static/"
 if not DEBUG:
     # The web server serves what `collectstatic` gathered, compressed, under names to be cached.
     STATIC_ROOT = BASE_DIR / "staticfiles"
-    MIDDLEWARE.insert(2, "whitenoise.middleware.WhiteNoiseMiddleware")
+    security = MIDDLEWARE.index("django.middleware.security.SecurityMiddleware")
+    MIDDLEWARE.insert(security + 1, "whitenoise.middleware.WhiteNoiseMiddleware")
     STORAGES = {
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
         "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},

@@ -6,7 +6,7 @@ task_create_missing_queue_exchange_type = "topic"
 broker_transport_options: dict[str, Any] = {
     # The broker confirms each message; without it, nobody would notice one that a crash loses.
     "confirm_publish": True,
-    # A server that is gone or silent is noticed: seconds.
+    # Seconds until a server that does not answer counts as down.
     "connect_timeout": 4,
     # For all addresses together; without it, the first one that is silent uses up the time.
     "connect_retries_timeout": 15,

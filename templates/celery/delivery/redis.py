@@ -7,7 +7,7 @@ broker_transport_options: dict[str, Any] = {
     # Seconds between looks for such tasks; with the default, they come up to 90 s late.
     "unacked_restore_interval": min(_visibility_timeout / 2, 10),
     "unacked_restore_throttle": 1,
-    # A server that is gone or silent is noticed: seconds.
+    # Seconds until a server that does not answer counts as down.
     "socket_timeout": 5,
     "socket_connect_timeout": 4,
     "socket_keepalive": True,
