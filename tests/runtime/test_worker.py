@@ -129,11 +129,11 @@ def test_a_silent_result_backend_stops_no_worker_that_loses_a_process(
     app: Any, away: tuple[Process, Proxy, Any]
 ) -> None:
     worker, _, _ = away
-    app.send_task("wait")
+    app.send_task("unknown")
     # Celery would ask the result backend until its connections time out, after two minutes each.
-    worker.wait_for(r"wait\[\S+\] received", deadline=20)
+    worker.wait_for("unregistered task of type 'unknown'", deadline=20)
     # It cannot store that the task has failed, and does not wait for that without end.
-    worker.process.send_signal(signal.SIGQUIT)
+    worker.process.send_signal(signal.SIGTERM)
     assert worker.process.wait(DEADLINE) == 0
     assert "The worker leaves before it has stored how all tasks ended" in worker.output
 
