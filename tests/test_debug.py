@@ -25,7 +25,7 @@ def test_a_breakpoint_stops_the_worker_in_its_task(project: Bake, broker: str) -
     made.sync()
     section = next(each for each in commands_of(made.read("README.md")) if "purge" in str(each))
     (command,) = (each for each in section if "--pool solo" in each)
-    (length,) = (each for each in section if "message_count" in each)
+    (length,) = (each for each in section if "queue_length" in each)
     (purge,) = (each for each in section if "purge" in each)
     with (
         servers.addresses(broker, "redis") as env,

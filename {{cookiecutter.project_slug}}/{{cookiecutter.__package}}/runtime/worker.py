@@ -430,13 +430,11 @@ def limit_warm_shutdown() -> None:
 
     Celery's soft shutdown always waits for all of that time, whether or not tasks are running.
     """
-    if sys.platform == "win32":  # it has no such signals
-        return
-    if signal.getitimer(signal.ITIMER_REAL)[0]:  # asked again, it does not take longer
-        return
-    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
-    # Zero would switch the timer off.
-    grace: float = current_app.conf["shutdown_grace_period"] or 0.001
-    signal.setitimer(signal.ITIMER_REAL, grace)
-    # A process that is ending has no handlers any more: the timer would kill it.
-    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
+    # Windows has no such signals. A second request does not extend the time.
+    if sys.platform != "win32" and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGQUIT))
+        # Zero would switch the timer off.
+        grace: float = current_app.conf["shutdown_grace_period"] or 0.001
+        signal.setitimer(signal.ITIMER_REAL, grace)
+        # A process that is ending has no handlers any more: the timer would kill it.
+        atexit.register(signal.setitimer, signal.ITIMER_REAL, 0)
