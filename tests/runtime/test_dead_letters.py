@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import redis
 
-from runtime import letters
+from runtime import dead_letters, letters
 from runtime.app import BrokerFullError
 from runtime.dead_letters import go_through
 from tests import servers
@@ -85,7 +85,10 @@ def test_a_letter_that_is_put_back_is_the_message_that_it_was(
 
 
 def test_letters_of_a_queue_that_is_gone_stay_and_hold_back_no_other(
-    make_app: MakeApp, buried: Callable[..., list[str]], capsys: pytest.CaptureFixture[str]
+    make_app: MakeApp,
+    buried: Callable[..., list[str]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = make_app("rabbitmq")
     one, two = buried(app, app.signature("add", (1, 2)), app.signature("add", (3, 4)))
@@ -102,6 +105,10 @@ def test_letters_of_a_queue_that_is_gone_stay_and_hold_back_no_other(
         assert capsys.readouterr().err == f"{one} stays: The queue absent is gone\n"
     assert retried == []
     assert length(app) == 1
+    monkeypatch.setattr(dead_letters, "find_app", lambda _: app)
+    for words in (["--all"], [one]):
+        monkeypatch.setattr(sys, "argv", ["dead_letters", "retry", *words])
+        assert dead_letters.main() == f"Not put back: {one}"
 
 
 def test_none_is_lost_while_redis_is_full(

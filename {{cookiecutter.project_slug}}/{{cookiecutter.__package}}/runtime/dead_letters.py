@@ -87,8 +87,11 @@ def main() -> str | None:
             # Anything can be in a message; a line stays a line.
             print("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line))
         print(f"{len(kept)} dead letter{'s' * (len(kept) != 1)}")
-    missing = wanted - {about["id"] for about in kept} - set(retried)
-    return f"No dead letter has the id {', '.join(sorted(missing))}" if missing else None
+    ids = {about["id"] for about in kept}
+    if missing := wanted - ids - set(retried):
+        return f"No dead letter has the id {', '.join(sorted(missing))}"
+    stay = ids - {"?"} if everything else ids & wanted
+    return f"Not put back: {', '.join(sorted(stay))}" if stay else None
 
 
 if __name__ == "__main__":

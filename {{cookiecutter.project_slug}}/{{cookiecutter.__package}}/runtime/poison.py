@@ -358,8 +358,7 @@ class Guard(StartStopStep):
             del self.letters[letter]
             if error := future.exception():
                 logger.warning("Cannot put a message aside yet (%s): %r", letter.reason, error)
-                again = self.timer.call_after(RETRY, self.bury_again, (letter,))
-                self.delayed[letter] = again
+                self.delayed[letter] = self.timer.call_after(RETRY, self.bury_again, (letter,))
                 continue
             logger.critical("%s is a dead letter: %s", letter.name, letter.reason)
             message_buried.send(sender=self, cause=letter.cause)
