@@ -222,7 +222,12 @@ def test_django_s_processes_log_objects_and_a_request_s_id_is_in_its_tasks_lines
             "request_id": "",
         }
         for bad in ("x" * 65, "a b", '"'):
-            assert re.fullmatch(r"[0-9a-f-]{36}", ask(f"{url}/health/", bad)[1])
+            assert re.fullmatch(r"[0-9a-f-]{36}", ask(f"{url}/", bad)[1])
+        # A probe that succeeds is no news.
+        assert ask(f"{url}/health/", "Probe")[0] == 200
+        paths = {line.get("path") for line in lines(web)}
+        assert "/" in paths
+        assert "/health/" not in paths
 
         # The broker goes away, and comes back.
         server.proxy.set(Way.DOWN)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,7 +12,7 @@ import redis
 
 from tests import servers
 from tests.projects import Bake
-from tests.proxy import Way, proxied
+from tests.proxy import Way, broker, proxied
 from tests.service import DEADLINE, Process, Service, wait_until
 from tests.test_recipes import open_shell, tell
 
@@ -142,3 +143,17 @@ def test_purge_and_revoke_reach_delayed_tasks(synced: Bake) -> None:
         )
         task = service.python(f"{code}; print(r.id)")
         worker.wait_for(rf"Discarding revoked task: celery_app.tasks.add\[{task}\]")
+
+
+def test_a_worker_says_that_redis_is_silent_and_ends_when_it_is_told(
+    synced: Bake, tmp_path: Path
+) -> None:
+    made = synced(broker="redis", result_backend="none")
+    env = {"HEARTBEAT_DIR": str(tmp_path), "CELERY_SHUTDOWN_GRACE_PERIOD": "1"}
+    heartbeat = tmp_path / "worker.heartbeat"
+    with broker("redis") as server, Service(made, server.url, env=env) as service:
+        worker = service.worker()
+        wait_until(heartbeat.exists, "the worker is not ready")
+        server.proxy.set(Way.SILENT)
+        wait_until(lambda: not heartbeat.exists(), "the worker says that it can work")
+        assert worker.stop() == 0

@@ -37,7 +37,7 @@ def buried(take: Take) -> Callable[..., list[str]]:
 
 def listed(app: Any) -> list[str]:
     """Return the ids of the dead letters of an app."""
-    kept, retried = go_through(app, set(), retry_all=False)
+    kept, retried = go_through(app, set(), everything=False)
     assert retried == []
     return [about["id"] for about in kept]
 
@@ -51,10 +51,26 @@ def test_letters_are_listed_and_stay(app: Any, buried: Callable[..., list[str]])
     ids = buried(app, add.s(1, y=2), add.s(3, 4))
     for _ in range(2):
         assert listed(app) == ids
-    (one, _two), _ = go_through(app, set(), retry_all=False)
+    (one, _two), _ = go_through(app, set(), everything=False)
     assert one["task"] == "add"
     assert one["call"] == "(1,) {'y': 2}"
     assert one["reason"] == "it is bad"
+    assert length(app) == 0
+
+
+def test_letters_are_deleted(app: Any, buried: Callable[..., list[str]]) -> None:
+    @app.task(name="add")
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    one, two, three = buried(app, add.s(1, 2), add.s(3, 4), add.s(5, 6))
+    kept, deleted = go_through(app, {two, "absent"}, everything=False, delete=True)
+    assert deleted == [two]
+    assert [about["id"] for about in kept] == [one, three] == listed(app)
+    with app.connection_for_write() as connection, app.amqp.Producer(connection) as producer:
+        producer.publish("of another service", routing_key=app.dead_letter_queue.name)
+    assert go_through(app, set(), everything=True, delete=True) == ([], [one, three, "?"])
+    assert listed(app) == []
     assert length(app) == 0
 
 
@@ -71,12 +87,12 @@ def test_a_letter_that_is_put_back_is_the_message_that_it_was(
         return x + y
 
     one, two, three = buried(app, add.s(1, y=2), add.s(3, 4), add.s(5, 6))
-    kept, retried = go_through(app, {two, "absent"}, retry_all=False)
+    kept, retried = go_through(app, {two, "absent"}, everything=False)
     assert retried == [two]
     assert [about["id"] for about in kept] == [one, three]
     assert length(app) == 1
     assert listed(app) == [one, three]
-    assert go_through(app, set(), retry_all=True) == ([], [one, three])
+    assert go_through(app, set(), everything=True) == ([], [one, three])
     assert listed(app) == []
     with run_worker(app):
         results = [app.AsyncResult(each).get(timeout=DEADLINE) for each in (one, two, three)]
@@ -100,7 +116,7 @@ def test_letters_of_a_queue_that_is_gone_stay_and_hold_back_no_other(
         letter.ack()
     assert listed(app) == [two, one]
     for _ in range(2):
-        (stays,), retried = go_through(app, set(), retry_all=True)
+        (stays,), retried = go_through(app, set(), everything=True)
         assert stays["id"] == one
         assert capsys.readouterr().err == f"{one} stays: The queue absent is gone\n"
     assert retried == []
@@ -118,19 +134,19 @@ def test_none_is_lost_while_redis_is_full(
         app = make_app("redis", broker_url=f"{url}/0")
         ids = buried(app, app.signature("add", (1, 2)), app.signature("add", (3, 4)))
         client.config_set("maxmemory", 1)
-        for retry_all in (False, True):
+        for everything in (False, True):
             with pytest.raises(BrokerFullError, match=r"^Redis is full"):
-                go_through(app, set(), retry_all=retry_all)
+                go_through(app, set(), everything=everything)
         client.config_set("maxmemory", 0)
-        assert go_through(app, set(), retry_all=True)[1] == ids
+        assert go_through(app, set(), everything=True)[1] == ids
 
 
 def test_a_message_that_somebody_else_put_there_stays(app: Any) -> None:
     queue = app.dead_letter_queue
     with app.connection_for_write() as connection:
         app.amqp.Producer(connection).publish("odd", routing_key=queue.name, declare=[queue])
-    for retry_all in (False, True):
-        (about,), retried = go_through(app, set(), retry_all=retry_all)
+    for everything in (False, True):
+        (about,), retried = go_through(app, set(), everything=everything)
         assert about["reason"] == "it is not from this service"
         assert retried == []
 

@@ -20,6 +20,7 @@ def test_what_is_delayed_is_counted_and_the_next_are_listed(
     now = datetime.now(UTC)
     later, sooner = (task.apply_async(eta=now + timedelta(hours=hours)) for hours in (2, 1))
     task.delay()
+    task.apply_async(queue="slow", countdown=3600)
     settings = app.conf.table(with_defaults=False, censored=False)
     (small_project.path / "service" / "__init__.py").write_text(
         "import json, os\n"
@@ -29,7 +30,9 @@ def test_what_is_delayed_is_counted_and_the_next_are_listed(
     )
     env = {"SETTINGS": json.dumps(settings), "PYTHONDONTWRITEBYTECODE": "1"}
     done = small_project.run(sys.executable, "-m", "service.runtime.delayed", env=env)
-    first, second, total = done.stdout.splitlines()
+    slow, total_of_slow, first, second, total = done.stdout.splitlines()
     assert first.endswith(f"+09:00 {task.name}[{sooner.id}]")
     assert second.endswith(f"+09:00 {task.name}[{later.id}]")
     assert total == f"2 delayed in {app.main}"
+    assert task.name in slow
+    assert total_of_slow == "1 delayed in slow"

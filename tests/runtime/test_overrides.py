@@ -323,6 +323,16 @@ TABLE: dict[str, list[Row]] = {
             "prefetch_multiplier=, **kwargs",
             "has a connection more",
         ),
+        Row(
+            CONSUMER + "create_task_handler",
+            "self, promise=",
+            "notes the queue of each message",
+        ),
+        Row(
+            CONSUMER + "add_task_queue",
+            "self, queue, exchange=, exchange_type=, routing_key=, **options",
+            "declares it as a sender does",
+        ),
         Row(CONSUMER + "Blueprint", ATTRIBUTE, "with our preparation of delayed delivery"),
         Row(CONSUMER + "Blueprint.default_steps", ATTRIBUTE, "as said"),
         Row(
@@ -396,6 +406,11 @@ TABLE: dict[str, list[Row]] = {
             "confirm_timeout=, argsig=",
             "notes that a confirm is due",
         ),
+        Row(
+            AMQP + "channel:Channel._on_basic_return",
+            "self, reply_code, reply_text, exchange, routing_key, message",
+            "no queue takes it",
+        ),
         Row(AMQP + "channel:Channel._on_basic_ack", "self, delivery_tag, multiple", "it came"),
         Row(AMQP + "channel:Channel._on_basic_nack", "self, delivery_tag, multiple", "it came"),
         Row(AMQP + "channel:Channel.basic_publish_confirm", "self, *args, **kwargs", "bounds it"),
@@ -464,6 +479,14 @@ TABLE: dict[str, list[Row]] = {
     ],
     "redis": [
         Row(
+            CONSUMER + "__init__",
+            "self, on_task_request, init_callback=, hostname=, pool=, app=, timer=, controller=, "
+            "hub=, amqheartbeat=, worker_options=, disable_rate_limits=, initial_prefetch_count=, "
+            "prefetch_multiplier=, **kwargs",
+            "has a connection more",
+        ),
+        Row("kombu.transport.virtual.base:Message._raw", ATTRIBUTE, "what was sent to all workers"),
+        Row(
             CONSUMER + "ensure_connected",
             "self, conn",
             "ends where Redis refuses the worker",
@@ -502,6 +525,7 @@ TABLE: dict[str, list[Row]] = {
         Row(QOS + "restore_visible", "self, start=, num=, interval=", "without a mutex"),
         Row(QOS + "restore_by_tag", "self, tag, client=, leftmost=", "gives back in one step"),
         Row(QOS + "_delivered", ATTRIBUTE, "what is not acknowledged"),
+        Row(QOS + "_dirty", ATTRIBUTE, "what is, though it is still there"),
         Row(QOS + "_vrestore_count", ATTRIBUTE, "not every look restores"),
         Row(QOS + "unacked_key", "property", "where unacknowledged messages are"),
         Row(QOS + "unacked_index_key", "property", "and since when"),
@@ -723,7 +747,8 @@ TABLE: dict[str, list[Row]] = {
         Row(REQUEST + "_payload", "property", "the parts of a message's body"),
         Row(REQUEST + "request_dict", "property", "its headers"),
         Row(REQUEST + "time_start", ATTRIBUTE, "how long it took"),
-        Row(REQUEST + "eta", "property", "is checked"),
+        Row(REQUEST + "eta", "property", "is checked, and gone once it is due"),
+        Row("atexit:_run_exitfuncs", "", "where Celery starts a worker again after SIGHUP"),
         Row(
             REQUEST + "_retry_worker_lost",
             "self, exc, exc_info",
@@ -813,6 +838,8 @@ def signature_of(found: object) -> str:
         return "property"
     if isinstance(found, type) or not callable(found):
         return ATTRIBUTE
+    if inspect.isbuiltin(found) and not found.__text_signature__:  # Python does not tell
+        return ""
     stars: dict[Any, str] = {
         inspect.Parameter.VAR_POSITIONAL: "*",
         inspect.Parameter.VAR_KEYWORD: "**",

@@ -61,6 +61,15 @@ def test_starts_are_counted_in_the_broker_and_forgotten(app: Any) -> None:
     assert is_counted(app, "two")
 
 
+def test_a_task_with_a_long_id_is_counted(app: Any) -> None:
+    """A queue's name has at most 255 bytes."""
+    ledger = poison.Ledger(app)
+    for letter in "aé":
+        ledger.note(letter * 245, 2)
+        assert ledger.starts(letter * 245) == 2
+        assert ledger.starts(letter * 246) == 1
+
+
 def test_slow_calls_are_done_in_their_order_and_their_errors_kept() -> None:
     errands, done = worker.Errands("errands"), list[int]()
     futures = [errands.do(done.append, number) for number in range(5)]

@@ -1,6 +1,7 @@
 """RabbitMQ as the broker: what its app promises."""
 
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -8,9 +9,12 @@ from typing import Any
 import pytest
 from celery import signals
 from kombu import Exchange, Queue
+from kombu.exceptions import OperationalError
 
 from tests.runtime.conftest import MakeApp, StartWorker, length
 from tests.service import DEADLINE, wait_until
+
+QUORUM = {"x-queue-type": "quorum"}
 
 
 def noop() -> None:
@@ -98,6 +102,123 @@ def test_a_task_is_tried_again_in_the_queue_that_it_came_from(
         again.apply_async(queue=queue).get(timeout=DEADLINE)
     assert len(places) == 3
     assert all(place.endswith(queue) for place in places)
+
+
+@pytest.mark.parametrize("countdown", [0, 1])
+def test_a_task_is_tried_again_in_its_queue_whose_routing_key_is_another(
+    app: Any, run_worker: StartWorker, countdown: int
+) -> None:
+    name = f"{app.main}.other"
+    exchange = Exchange(f"{app.main}.exchange", type="topic")
+    app.amqp.queues.select_add(Queue(name, exchange, "video.encode", queue_arguments=QUORUM))
+    places: list[str] = []
+
+    @app.task(bind=True, max_retries=2)
+    def again(self: Any) -> None:
+        places.append(self.request.came_from)
+        if self.request.retries < 2:
+            raise self.retry(countdown=countdown)
+
+    with run_worker(app):
+        again.apply_async(queue=name).get(timeout=DEADLINE)
+    assert places == [name] * 3
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+def test_a_worker_reads_a_queue_that_is_added(app: Any, run_worker: StartWorker, sent: int) -> None:
+    name = f"{app.main}.more"
+    task = app.task(noop)
+    before = [task.apply_async(queue=name) for _ in range(sent)]
+    with run_worker(app) as worker:
+        worker.consumer.call_soon(worker.consumer.add_task_queue, name)
+        wait_until(lambda: name in worker.app.amqp.queues.consume_from, "it is not added")
+        for result in [*before, task.apply_async(queue=name)]:
+            result.get(timeout=DEADLINE)
+
+
+def test_a_queue_that_cannot_be_added_is_logged_and_the_worker_goes_on(
+    app: Any, run_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"{app.main}.classic"
+    with app.connection_for_write() as connection:
+        Queue(name)(connection.default_channel).declare()
+    task = app.task(noop)
+    with run_worker(app) as worker:
+        worker.consumer.call_soon(worker.consumer.add_task_queue, name)
+        wait_until(lambda: "is not read" in caplog.text, "it is not refused")
+        task.delay().get(timeout=DEADLINE)
+    assert f"The queue {name} is not read: RabbitMQ has the queue {name} with" in caplog.text
+
+
+def test_a_queue_that_was_deleted_is_declared_again_for_what_is_sent(app: Any) -> None:
+    task = app.task(noop)
+    task.delay()
+    with app.connection_for_write() as connection:
+        app.amqp.queues[app.main](connection.default_channel).delete()
+    for _ in range(3):
+        task.delay()
+    assert length(app) == 3
+
+
+def test_a_task_that_no_queue_takes_is_an_error_for_its_sender(app: Any) -> None:
+    exchange = Exchange(f"{app.main}.exchange", type="topic")
+    with app.connection_for_write() as connection:
+        exchange(connection.default_channel).declare()
+    task = app.task(noop)
+    with pytest.raises(OperationalError, match="no queue takes what is sent to nowhere"):
+        task.apply_async(exchange=exchange, routing_key="nowhere")
+    task.delay()
+    assert length(app) == 1
+
+
+def test_a_delayed_task_that_is_refused_is_the_error_of_one_that_is_not(app: Any) -> None:
+    with app.connection_for_write() as connection:
+        Queue(app.main)(connection.default_channel).declare()
+    task = app.task(noop)
+    for countdown in (None, 1):
+        with pytest.raises(OperationalError, match=r"RabbitMQ has the queue .+ with another"):
+            task.apply_async(countdown=countdown)
+
+
+def test_a_task_outlasts_the_heartbeats_in_a_worker_that_is_one_process(
+    make_app: MakeApp, run_worker: StartWorker
+) -> None:
+    app = make_app("rabbitmq", broker_heartbeat=1)
+    starts: list[float] = []
+
+    @app.task
+    def last() -> None:
+        starts.append(time.monotonic())
+        time.sleep(4)  # RabbitMQ gives a connection up that is silent for two heartbeats
+
+    task = app.task(noop)
+    with run_worker(app):
+        last.delay().get(timeout=DEADLINE)
+        task.delay().get(timeout=DEADLINE)
+    assert len(starts) == 1
+    assert length(app) == 0
+
+
+def test_a_worker_of_one_queue_prepares_all(
+    make_app: MakeApp, run_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"queue_{uuid.uuid4().hex}"
+    queues = [Queue(each, routing_key=each, queue_arguments=QUORUM) for each in (name, name[::-1])]
+    app = make_app("rabbitmq", task_queues=queues, task_default_queue=name)
+    app.amqp.queues.select([name])
+    task = app.task(noop)
+    with run_worker(app):
+        task.apply_async(queue=name, routing_key=name).get(timeout=DEADLINE)
+    assert "delayed delivery" not in caplog.text.lower()
+
+
+def test_two_queues_that_each_task_would_come_to_are_refused(make_app: MakeApp) -> None:
+    app = make_app("rabbitmq", task_queues=[Queue("one"), Queue("two")])
+    [(name, why)] = app.wrong_settings()
+    assert name == "task_queues"
+    assert why == "sends each task for one to two too; give each a routing_key"
+    app = make_app("rabbitmq", task_queues=[Queue("one", routing_key="1"), Queue("two")])
+    assert not [*app.wrong_settings()]
 
 
 def test_a_queue_s_length_is_known_and_nothing_is_created(app: Any) -> None:

@@ -1,14 +1,17 @@
 """Redis as the broker: what its app and its consumer promise."""
 
+import json
 import threading
 import time
 from typing import Any
 
 import pytest
+from celery import signals
 from kombu import Queue
 from redis import Redis
 
 from runtime import checks, poison, redis_transport
+from runtime.app import QueueGoneError
 from tests import servers
 from tests.proxy import Way, broker
 from tests.runtime.conftest import MakeApp, StartWorker, Take, length
@@ -62,6 +65,73 @@ def test_a_delayed_task_is_done_once_and_not_before_its_time(
             result.get(timeout=DEADLINE)
     assert len(starts) == 2
     assert min(starts) >= due
+
+
+def test_a_task_that_is_due_takes_no_further_message_meanwhile(
+    app: Any, run_worker: StartWorker
+) -> None:
+    etas: list[Any] = []
+    signals.task_received.connect(lambda request, **_: etas.append(request.eta), weak=False)
+    task = app.task(noop)
+    with run_worker(app):
+        task.apply_async(countdown=0.5).get(timeout=DEADLINE)
+    assert etas == [None]
+
+
+def test_a_task_that_its_worker_holds_is_nobody_else_s(
+    make_app: MakeApp, run_worker: StartWorker
+) -> None:
+    """Here, because of its rate limit, for longer than the visibility timeout."""
+    options = {"visibility_timeout": 2, "unacked_restore_interval": 0.1}
+    app = make_app("redis", broker_transport_options=options, worker_prefetch_multiplier=2)
+    starts: list[str] = []
+
+    @app.task(bind=True, rate_limit="12/m")
+    def limited(self: Any) -> None:
+        starts.append(self.request.id)
+
+    with run_worker(app, pool="threads", concurrency=2):
+        results = [limited.delay() for _ in range(3)]
+        for result in results:
+            result.get(timeout=DEADLINE)
+    assert sorted(starts) == sorted(result.id for result in results)
+    assert length(app) == 0
+
+
+def test_a_message_to_all_workers_can_be_a_dead_letter(app: Any) -> None:
+    sent = {"body": "x", "properties": {"delivery_tag": "1", "body_encoding": None}, "headers": {}}
+    with app.connection_for_write() as connection:
+        channel = connection.default_channel
+        message = redis_transport.Message(dict(sent), channel=channel)
+        body, _ = app.seal(message)
+        assert json.loads(body)["body"] == "x"
+        with pytest.raises(QueueGoneError, match="it was sent to all workers"):
+            app.unseal(channel, body, app.origin(message, None))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"properties": {"priority": float("inf")}},
+        {"x": {"__type__": "decimal", "__value__": "x"}},
+    ],
+)
+def test_any_message_can_be_put_back(app: Any, message: Any) -> None:
+    with app.connection_for_write() as connection:
+        about = {"routing_key": app.main}
+        app.unseal(connection.default_channel, json.dumps(message).encode(), about)
+    assert length(app) == 1
+
+
+def test_a_queue_whose_name_another_needs_is_refused(make_app: MakeApp) -> None:
+    for end in ("delayed", "bell"):
+        queues = [Queue("mail"), Queue(f"mail.{end}"), Queue("other.delayed")]
+        app = make_app("redis", task_queues=queues)
+        [(name, why)] = app.wrong_settings()
+        assert (name, why) == (
+            "task_queues",
+            f"has the queue mail.{end}, a name that mail needs for itself",
+        )
 
 
 def test_a_task_is_tried_again_in_the_queue_that_it_came_from(

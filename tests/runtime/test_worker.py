@@ -169,6 +169,51 @@ def test_a_task_that_runs_out_of_memory_fails_alone(app: Any, run_worker: StartW
     assert length(app) == 0
 
 
+@pytest.mark.parametrize("mistake", [{"x": {1}}, {"no_such_argument": 1}])
+def test_a_retry_that_can_never_be_sent_fails(
+    app: Any, run_worker: StartWorker, mistake: dict[str, Any]
+) -> None:
+    starts: list[str] = []
+
+    @app.task(bind=True)
+    def again(self: Any, x: Any = None) -> None:
+        starts.append(x)
+        raise self.retry(kwargs=mistake, countdown=0)
+
+    with run_worker(app):
+        lost = again.delay()
+        with pytest.raises(Exception, match=r"JSON serializable|no_such_argument"):
+            lost.get(timeout=DEADLINE)
+    assert lost.state == states.FAILURE
+    assert len(starts) == 1
+    assert length(app) == 0
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_task_that_ends_its_process_fails_alone(
+    make_app: MakeApp, kind: str, run_worker: StartWorker, pool: str
+) -> None:
+    """As in a process of the pool: it is tried again, and then it has failed."""
+    app = make_app(kind, task_retry_on_worker_lost=True)
+    starts: list[str] = []
+
+    @app.task(max_retries=1, default_retry_delay=0.1)
+    def leave() -> None:
+        starts.append("leave")
+        sys.exit(3)
+
+    @app.task
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    with run_worker(app, pool=pool, concurrency=1):
+        lost = leave.delay()
+        assert add.delay(2, 3).get(timeout=DEADLINE) == 5
+        wait_until(lambda: lost.state == states.FAILURE, "it has not failed")
+    assert len(starts) == 2
+    assert length(app) == 0
+
+
 def test_each_run_is_announced_once_when_it_starts_and_when_it_has_ended(
     app: Any, run_worker: StartWorker
 ) -> None:

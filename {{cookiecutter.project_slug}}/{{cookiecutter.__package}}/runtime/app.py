@@ -58,12 +58,18 @@ class ReliableTask(Task[..., Any]):
     def retry(self, *args: Any, **options: Any) -> Any:
         """Try the task again, as `celery.Task.retry` does.
 
-        If that cannot be sent, the task goes back to its queue, where Celery would drop it.
+        If the broker cannot be reached, the task goes back to its queue; if it can never be sent,
+        the task fails. Celery would drop it.
         """
+        app: Any = self.app
         try:
             return super().retry(*args, **options)
         except Reject as error:
-            raise Reject(error.args[0], requeue=True) from None
+            reason = error.args[0]
+            away = isinstance(reason, OperationalError)
+            if away and not app.refusal(reason.__cause__ or reason):
+                raise Reject(reason, requeue=True) from None
+            raise reason from None
 
     def signature_from_request(
         self,
@@ -130,10 +136,10 @@ class ReliableCelery(Celery):
         result backend cannot be reached.
         """
         options |= zip(SEND_OPTIONS, others, strict=False)
-        options = self.send_options(name, args, kwargs, options)
         # A retry is sent at another time than what it repeats.
         options["headers"] = {**(options.get("headers") or {}), "sent_at": time.time()}
         try:
+            options = self.send_options(name, args, kwargs, options)
             return super().send_task(name, args, kwargs, **options)
         except Exception as error:
             if is_away(self.backend, error):

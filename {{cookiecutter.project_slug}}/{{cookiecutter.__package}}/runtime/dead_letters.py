@@ -1,6 +1,7 @@
 """The command for dead letters: `python -m <package>.runtime.dead_letters`.
 
-It lists them; `retry ID …` puts some back on their queues, `retry --all` puts back all.
+It lists them; `retry ID …` puts some back on their queues, and `delete ID …` throws some away.
+Both take `--all` in place of ids.
 """
 
 import argparse
@@ -13,18 +14,21 @@ from kombu.exceptions import OperationalError
 from .app import BrokerFullError, QueueGoneError, ReliableCelery
 from .letters import HEADER, publish
 
+COMMANDS = {"retry": "put dead letters back on their queue", "delete": "throw dead letters away"}
+
 
 def go_through(
-    app: ReliableCelery, retry: set[str], *, retry_all: bool
+    app: ReliableCelery, ids: set[str], *, everything: bool, delete: bool = False
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Take each dead letter of ``app`` once: put it back on its queue, or behind the others.
 
-    Return what is known of those that stay, and the ids of those that are back on their queues. The
-    letters of a queue that is gone stay. A letter is acknowledged when its copy is published, so
-    none is lost on the way.
+    Those with one of the ``ids``, or with ``everything`` all of this service, are put back. With
+    ``delete`` they are thrown away; with both, so are those of another service. Return what is
+    known of those that stay, and the ids of the others. The letters of a queue that is gone stay.
+    A letter is acknowledged when its copy is published, so none is lost on the way.
     """
     kept: list[dict[str, Any]] = []
-    retried: list[str] = []
+    done: list[str] = []
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1)
         channel = connection.default_channel
@@ -36,14 +40,15 @@ def go_through(
                 break
             unknown = {"id": "?", "reason": "it is not from this service"}
             about = unknown | letter.headers.get(HEADER, {})
-            wanted = about["id"] != "?" and (retry_all or about["id"] in retry)
-            if wanted and put_back(app, channel, letter.body, about):
-                retried.append(about["id"])
+            wanted = everything or about["id"] in ids
+            ours = about["id"] != "?"
+            if wanted and (delete or (ours and put_back(app, channel, letter.body, about))):
+                done.append(about["id"])
             else:
                 publish(app, channel, letter.body, about)
                 kept.append(about)
             letter.ack()
-    return kept, retried
+    return kept, done
 
 
 def put_back(app: ReliableCelery, channel: Any, body: Any, about: dict[str, Any]) -> bool:
@@ -56,20 +61,29 @@ def put_back(app: ReliableCelery, channel: Any, body: Any, about: dict[str, Any]
     return True
 
 
+def asked() -> tuple[str | None, set[str], bool]:
+    """Return the command, the ids it is for, and whether it is for all."""
+    parser = argparse.ArgumentParser(description="List, retry or delete dead letters.")
+    commands = parser.add_subparsers(dest="command")
+    for name, meaning in COMMANDS.items():
+        command = commands.add_parser(name, help=meaning)
+        command.add_argument("ids", nargs="*", metavar="ID")
+        command.add_argument("--all", action="store_true")
+    options = parser.parse_args()
+    if not options.command:
+        return None, set(), False
+    if bool(options.ids) == options.all:
+        parser.error(f"{options.command} needs either IDs or --all")
+    return options.command, set(options.ids), options.all
+
+
 def main() -> str | None:
     """Run the command; what is returned is an error."""
-    parser = argparse.ArgumentParser(description="List dead letters, or put them back.")
-    commands = parser.add_subparsers(dest="command")
-    command = commands.add_parser("retry", help="put dead letters back on their queue")
-    command.add_argument("ids", nargs="*", metavar="ID")
-    command.add_argument("--all", action="store_true")
-    options = parser.parse_args()
-    wanted, everything = set(getattr(options, "ids", ())), getattr(options, "all", False)
-    if options.command and bool(wanted) == everything:
-        parser.error("retry needs either IDs or --all")
+    command, wanted, everything = asked()
+    delete = command == "delete"
     app: Any = find_app(str(__package__).rpartition(".")[0])
     try:
-        kept, retried = go_through(app, wanted, retry_all=everything)
+        kept, done = go_through(app, wanted, everything=everything, delete=delete)
     except BrokerFullError as error:
         return str(error)
     except OperationalError as error:
@@ -78,9 +92,9 @@ def main() -> str | None:
         if refusal := app.refusal(error):
             return str(refusal.text)
         raise
-    for letter_id in retried:
-        print(f"{letter_id} is back on its queue")
-    if not options.command:
+    for letter_id in done:
+        print(f"{letter_id} {'is deleted' if delete else 'is back on its queue'}")
+    if not command:
         for about in kept:
             call = f"{about.get('task') or 'no task'}{about.get('call', '')}"
             line = f"{about['id']} {call}: {about['reason']}"
@@ -88,7 +102,7 @@ def main() -> str | None:
             print("".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line))
         print(f"{len(kept)} dead letter{'s' * (len(kept) != 1)}")
     ids = {about["id"] for about in kept}
-    if missing := wanted - ids - set(retried):
+    if missing := wanted - ids - set(done):
         return f"No dead letter has the id {', '.join(sorted(missing))}"
     stay = ids - {"?"} if everything else ids & wanted
     return f"Not put back: {', '.join(sorted(stay))}" if stay else None

@@ -18,11 +18,11 @@ def main() -> str | None:
         with app.connection_for_read() as connection:
             connection.ensure_connection(max_retries=1)
             channel: Any = connection.default_channel
-            for queue in app.amqp.queues:
+            for queue in sorted({*app.amqp.queues, *channel.delayed_queues()}):
                 for due, message in channel.delayed(queue):
                     headers = message["headers"]
                     when = datetime.fromtimestamp(due, app.timezone).isoformat(" ", "seconds")
-                    print(f"{when} {headers['task']}[{headers['id']}]")
+                    print(f"{when} {headers.get('task')}[{headers.get('id')}]")
                 print(f"{channel.delayed_count(queue)} delayed in {queue}")
     except OperationalError as error:
         return f"The broker cannot be reached: {error}"

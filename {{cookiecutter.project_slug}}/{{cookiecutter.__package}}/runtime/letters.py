@@ -12,6 +12,7 @@ from uuid import uuid4
 from .app import ReliableCelery
 
 HEADER = "dead_letter"
+LONGEST = 1000  # characters of a text: RabbitMQ takes no more than 128 KiB of headers in all
 
 
 @dataclass(eq=False)
@@ -37,14 +38,14 @@ def known_of(message: Any) -> dict[str, Any]:
     headers = message.headers if isinstance(message.headers, dict) else {}
     texts = {key: value for key, value in headers.items() if isinstance(value, str)}
     call = f"{texts.get('argsrepr', '')} {texts.get('kwargsrepr', '')}".strip()
-    return {"id": texts.get("id"), "task": texts.get("task"), "call": call}
+    return {"id": texts.get("id"), "task": texts.get("task"), "call": call[:LONGEST]}
 
 
 def post(app: ReliableCelery, channel: Any, letter: Letter) -> None:
     """Put a letter into the queue of dead letters; return when the broker has confirmed it."""
     known = known_of(letter.message)
     body, kept = app.seal(letter.message)
-    about = known | letter.origin | kept | {"reason": letter.reason}
+    about = known | letter.origin | kept | {"reason": letter.reason[:LONGEST]}
     about["id"] = known["id"] or str(uuid4())  # the command needs one
     publish(app, channel, body, about)
 

@@ -56,7 +56,7 @@ def count(sender: Any, error: BaseException | None, seconds: float, **_: Any) ->
     """
     if error is None:
         end = "SUCCESS"
-    elif isinstance(error, WorkerLostError | SystemExit):
+    elif isinstance(error, WorkerLostError | SystemExit) or getattr(sender, "cancelled", False):
         end = "LOST"
     else:
         end = STATES.get(type(error), "FAILURE")
@@ -157,6 +157,9 @@ class Metrics(StartStopStep):
         run_started.connect(self.observe)
         run_ended.connect(count)
         message_buried.connect(count_buried)
+        for name in worker.app.tasks:
+            for end in ("SUCCESS", "FAILURE", "LOST"):
+                TASKS.labels(name, end)  # 0, since Prometheus cannot see a counter begin with 1
         MEMORY.set_function(memory)
         REGISTRY.register(Broker(worker.app))
         try:
@@ -175,7 +178,7 @@ class Metrics(StartStopStep):
         sent_at = sender.request_dict.get("sent_at")
         if not isinstance(sent_at, float) or sender.delivery_info["redelivered"]:
             return
-        due = max(sent_at, sender.eta.timestamp() if sender.eta else 0)
+        due = max(sent_at, sender.due)
         with contextlib.suppress(StopIteration):  # the consumer has changed since
             queue = self.app.origin(sender.message, self.worker.consumer)["routing_key"]
             # On Redis, a message has no more than its routing key.

@@ -6,6 +6,7 @@ the memory: it is never acknowledged, so the broker delivers it again and again.
 `redelivery_limit` deaths it is put aside.
 """
 
+import hashlib
 import threading
 import time
 from collections import deque
@@ -28,6 +29,7 @@ from .worker import STATE, Errands, Line, message_buried, store
 STARTS_EXPIRE = 7 * 24 * 3600.0
 # Seconds between looks at the pool and at slow calls, while something waits for them.
 RECHECK = 0.05
+LONGEST_ID = 60  # characters of an id in the name of a queue, which has at most 255 bytes
 FULL_FOR = 60.0  # seconds after which a broker that was full is asked to count again
 RETRY = 5.0  # seconds after which a letter that could not be posted is tried again
 PATIENCE = 10.0  # seconds in which a worker that leaves removes the counts of its tasks
@@ -105,6 +107,8 @@ class Ledger:
         return True
 
     def _count(self, channel: Any, task_id: str) -> Any:
+        if len(task_id) > LONGEST_ID:
+            task_id = hashlib.sha256(task_id.encode()).hexdigest()
         name = f"{self.app.main}.starts.{task_id}"
         arguments = self.app.queue_arguments
         return Queue(name, expires=STARTS_EXPIRE, queue_arguments=arguments)(channel)

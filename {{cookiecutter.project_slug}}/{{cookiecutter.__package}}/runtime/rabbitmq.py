@@ -7,8 +7,10 @@ import re
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.utils.log import get_logger
 from celery.worker import state
 from celery.worker.consumer import Consumer
@@ -43,6 +45,8 @@ PAGE = 500  # messages of a stream that are acknowledged at once
 # The codes with which RabbitMQ refuses something: access, precondition failed, not allowed.
 REFUSALS = {403, 406, 530}
 OTHER_ARGUMENTS = re.compile(r"inequivalent arg '(.+?)' for (\w+) '(.+?)' in vhost '(.+?)': (.+)")
+# The header with the name of the queue, which the worker adds to what it reads.
+CAME_FROM = "came_from"
 OUTLASTED = re.compile(r"delivery acknowledgement on channel \d+ timed out\D+(\d+) ms")
 
 logger = get_logger(__name__)
@@ -113,12 +117,21 @@ class OneBroker(DelayedDelivery):
         return True
 
     def _bind_queues(self, app: Any, connection: Any) -> None:
+        for queue in app.amqp.queues.values():  # the worker may read only some of them
+            queue.bind(connection.default_channel).declare()
         super()._bind_queues(app, connection)  # type: ignore[misc]
         # A retry from the worker's own loop prepares none of them again.
         app.prepared.update(queue.name for queue in app.amqp.queues.values())
 
     def _validate_broker_urls(self, broker_urls: Any) -> set[str]:
         return {broker_urls if isinstance(broker_urls, str) else ";".join(broker_urls)}
+
+
+def queue_of(message: Any, consumer: Any) -> str | None:
+    """Return the name of the queue that a message was read from, if it is still read."""
+    tags = consumer.task_consumer._active_tags  # noqa: SLF001  # kombu has no public way
+    tag = message.delivery_info["consumer_tag"]
+    return next((name for name in tags if tags[name] == tag), None)
 
 
 class RabbitMQConsumer(ReliableConsumer):
@@ -138,11 +151,55 @@ class RabbitMQConsumer(ReliableConsumer):
         """Create a consumer with the arguments of Celery's own."""
         super().__init__(*args, **options)
         self.line = Line(self.app.connection_for_read)
+        if isinstance(self.pool, SoloPool):
+            self.amqheartbeat = 0  # while a task runs, nobody sends one
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Any:
+        """Return what takes each message, with the name of the queue that it was read from."""
+        take = super().create_task_handler(*args, **options)
+
+        def take_named(message: Any) -> None:
+            message.headers[CAME_FROM] = queue_of(message, self)
+            take(message)
+
+        return take_named
+
+    def add_task_queue(
+        self,
+        queue: Any,
+        exchange: Any = None,
+        exchange_type: str | None = None,
+        routing_key: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Read from one more queue, as a sender declares it; if it is refused, say so and go on."""
+        queues = self.app.amqp.queues
+        known = queue in queues
+        if not known and (exchange or routing_key or options):
+            options |= {
+                "exchange": exchange or queue,
+                "exchange_type": exchange_type or self.app.conf.task_default_exchange_type,
+                "routing_key": routing_key or queue,
+                "queue_arguments": self.app.queue_arguments,
+            }
+            queues.add(queue, **options)
+        try:
+            self.app.prepare_delay(queues[queue])
+        except Exception as error:  # noqa: BLE001  # each transport has its own
+            if not known:
+                del queues[queue]
+            refusal = self.app.refusal(error)
+            logger.error(  # noqa: TRY400  # one line says it all
+                "The queue %s is not read: %s", queue, refusal.text if refusal else error
+            )
+        else:
+            super().add_task_queue(queue)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Reconnect; if a task took longer than RabbitMQ waits for its end, name the setting."""
         if match := OUTLASTED.search(str(exc)):
             self.take_back(int(match[1]) / 1000)
+        self.line = Line(self.app.connection_for_read)
         if self.event_dispatcher and self.event_dispatcher.connection:
             self.event_dispatcher.connection.collect()  # a node that hangs says no goodbye
         super().on_connection_error_after_connected(exc)
@@ -278,12 +335,19 @@ class ReliableCelery(app.ReliableCelery):
 
         Celery sends a delayed retry of a task from any other queue to the default one.
         """
-        routing_key = (request.delivery_info or {}).get("routing_key") or ""
-        # The broker's delayed delivery puts 28 digits before the queue's name.
-        name = re.sub(r"^([01]\.){28}", "", routing_key)
-        if options["queue"] is None and name in self.amqp.queues:
+        if options["queue"] is None and (name := request.get(CAME_FROM)):
             options["queue"] = name
         return options
+
+    def wrong_settings(self) -> Iterable[tuple[str, str]]:
+        """Say where a task would come to several queues."""
+        taken: dict[tuple[str, str], str] = {}
+        for queue in self.amqp.queues.values():
+            where = queue.exchange.name, queue.routing_key
+            other = taken.setdefault(where, queue.name)
+            if other != queue.name and queue.exchange.type in {"direct", "topic"}:
+                why = f"sends each task for {other} to {queue.name} too; give each a routing_key"
+                yield "task_queues", why
 
     def patient_connection(self) -> Connection:
         """Return a connection that waits as long as RabbitMQ blocks publishers."""
@@ -310,9 +374,8 @@ class ReliableCelery(app.ReliableCelery):
     def origin(self, message: Any, consumer: Any) -> dict[str, str]:
         """Return the exchange and routing key that lead to the queue a message was read from."""
         # Its own routing key may hold a delay; the queue's name is always right.
-        tags = consumer.task_consumer._active_tags  # noqa: SLF001  # kombu has no public way
-        tag = message.delivery_info["consumer_tag"]
-        return {"exchange": "", "routing_key": next(name for name in tags if tags[name] == tag)}
+        name = queue_of(message, consumer) or message.headers[CAME_FROM]
+        return {"exchange": "", "routing_key": name}
 
     def seal(self, message: Any) -> tuple[Any, dict[str, Any]]:
         """Return a message as the body of a dead letter, and what else must be kept of it."""
@@ -324,7 +387,7 @@ class ReliableCelery(app.ReliableCelery):
         # The other properties would act on the letter, too: one that expires would vanish.
         ours = {"application_headers", "content_type", "content_encoding"}
         properties = {key: value for key, value in message.properties.items() if key not in ours}
-        marks = {"x-delivery-count", "x-acquired-count"}  # of the broker, in a queue of its own
+        marks = {"x-delivery-count", "x-acquired-count", CAME_FROM}  # what came with the delivery
         return body, {
             "headers": {key: message.headers[key] for key in message.headers.keys() - marks},
             "properties": properties,
@@ -342,7 +405,8 @@ class ReliableCelery(app.ReliableCelery):
             probe.queue_declare(about["routing_key"], passive=True)
         except channel.connection.channel_errors as error:
             raise QueueGoneError(f"The queue {about['routing_key']} is gone") from error
-        probe.close()
+        finally:
+            probe.close()
         properties = dict(about["properties"])
         message = channel.prepare_message(
             body or b"",  # amqp reads an empty one as text

@@ -71,10 +71,11 @@ class Channel(Asking, pyamqp.Channel):
     aside: Any = None
     successor: Any = None
     unconfirmed = False
+    returned = False
 
     def basic_publish_confirm(
         self, message: Any, exchange: str = "", *args: Any, **options: Any
-    ) -> Any:
+    ) -> None:
         """Publish a message, and return when RabbitMQ has it.
 
         Raises `BlockedError`, `RefusedError` or `UnconfirmedError`. No one waits for an event or a
@@ -82,12 +83,11 @@ class Channel(Asking, pyamqp.Channel):
         """
         self._check()
         if not is_for_control(message, exchange):
-            return self.publish_confirmed(message, exchange, *args, **options)
-        if not self.connection.blocked:
+            self.publish_confirmed(message, exchange, *args, **options)
+        elif not self.connection.blocked:
             # RabbitMQ refuses what all workers get while the queue of one of them is on a node that
             # is away, and kombu would send that again without end.
             self._aside().publish_unconfirmed(message, exchange, *args, **options)
-        return None
 
     def basic_consume(self, queue: str = "", *args: Any, **options: Any) -> Any:
         """Read from a queue; do not wait for that of remote control, whose leader may hang."""
@@ -140,11 +140,13 @@ class Channel(Asking, pyamqp.Channel):
 
     def publish_confirmed(
         self, message: Any, exchange: str = "", routing_key: str = "", *args: Any, **options: Any
-    ) -> Any:
+    ) -> None:
         """Publish a message, whatever it is, and return when RabbitMQ has it.
 
-        Raises `RefusedError` or `UnconfirmedError`.
+        Raises `RefusedError` or `UnconfirmedError`, also for a task that no queue takes.
         """
+        if "task" in (message.properties.get("application_headers") or {}):
+            options["mandatory"] = True
         end = time.monotonic() + ELECTION
         channel = self.successor or self
         try:
@@ -153,10 +155,14 @@ class Channel(Asking, pyamqp.Channel):
             while channel.unconfirmed:
                 self.connection.drain_events()
             while True:
+                channel.returned = False
                 with contextlib.suppress(MessageNacked):
-                    return pyamqp.Channel.basic_publish_confirm(
+                    pyamqp.Channel.basic_publish_confirm(
                         channel, message, exchange, routing_key, *args, **options
                     )
+                    if not channel.returned:
+                        return
+                    break
                 if time.monotonic() > end:
                     break
                 time.sleep(0.2)  # the queue's nodes may still elect a leader
@@ -169,6 +175,9 @@ class Channel(Asking, pyamqp.Channel):
                 f"RabbitMQ does not confirm what is sent to {routing_key}: the node does not "
                 "answer, or most nodes of the queue are away"
             ) from error
+        if channel.returned:
+            self.connection.client.declared_entities.clear()  # kombu declares all once more
+            raise UnconfirmedError(f"no queue takes what is sent to {routing_key}")
         raise RefusedError(
             f"RabbitMQ refuses what is sent to {routing_key}: the queue is full, or has no leader "
             "since most of its nodes are away"
@@ -178,6 +187,9 @@ class Channel(Asking, pyamqp.Channel):
         sent = super()._basic_publish(*args, **options)  # type: ignore[misc]
         self.unconfirmed = True
         return sent
+
+    def _on_basic_return(self, *_: Any) -> None:
+        self.returned = True
 
     def _on_basic_ack(self, *args: Any) -> None:
         self.unconfirmed = False

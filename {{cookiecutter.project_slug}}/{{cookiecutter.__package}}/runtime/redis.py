@@ -4,18 +4,21 @@ import json
 import time
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from kombu import Connection
+from kombu.exceptions import OperationalError
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from kombu.utils.json import dumps
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from . import app, redis_transport
-from .app import Refusal
+from .app import QueueGoneError, Refusal
 from .beat import Lease, Runs
 from .checks import split_urls
 from .revoked import MOST, REVOKED_FOR
-from .worker import ReliableConsumer
+from .worker import Line, ReliableConsumer
 
 redis_transport.install()
 
@@ -34,9 +37,32 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return redis.call('GET', KEYS[2]) or '{}'
 """
 
+# KEYS: the set of what was revoked. ARGV: now; what is too old; the rank of what is too much; for
+# how many seconds it is kept; the entries. It begins as a full server allows.
+REVOKE = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[2])
+for i = 5, #ARGV do redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i]) end
+redis.call('ZREMRANGEBYRANK', KEYS[1], 0, ARGV[3])
+redis.call('EXPIRE', KEYS[1], ARGV[4])
+"""
+
 
 class RedisConsumer(ReliableConsumer):
     """The part of a worker that reads from Redis."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Create a consumer with the arguments of Celery's own."""
+        super().__init__(*args, **options)
+        self.line = Line(self.app.connection_for_read)
+
+    def ask(self) -> None:
+        """Ask whether Redis answers."""
+
+        def ping(channel: Any) -> None:
+            with channel.conn_or_acquire() as client:
+                client.ping()
+
+        self.line.do(ping)
 
     def ensure_connected(self, conn: Any) -> Any:
         """Return the connection once Redis can be reached; end if it refuses this worker."""
@@ -50,6 +76,8 @@ class RedisConsumer(ReliableConsumer):
             return ensure(failed, *args, interval_max=LONGEST_PAUSE, **options)
 
         conn.ensure_connection = ensure_or_end
+        # Events and answers to commands are sent from the loop: it must not try for ever.
+        conn.ensure = partial(conn.ensure, max_retries=0)
         return super().ensure_connected(conn)
 
 
@@ -98,6 +126,10 @@ class ReliableCelery(app.ReliableCelery):
         urls = split_urls(self.conf.broker_url)
         if urls[0].scheme != "redis+socket" and not (urls[0].path[1:] or "0").isdecimal():
             yield "broker_url", "must end with the number of a database, as in localhost:6379/0"
+        for name in self.amqp.queues:
+            queue, _, end = name.rpartition(".")
+            if end in {"delayed", "bell"} and queue in self.amqp.queues:
+                yield "task_queues", f"has the queue {name}, a name that {queue} needs for itself"
         same = {(url.username, url.password, url.path) for url in urls}
         if urls[0].scheme == "sentinel" and len(same) > 1:
             yield "broker_url", "must have the same user, password and database for each sentinel"
@@ -116,33 +148,42 @@ class ReliableCelery(app.ReliableCelery):
 
     def seal(self, message: Any) -> tuple[Any, dict[str, Any]]:
         """Return a message as the body of a dead letter, and what else must be kept of it."""
-        return message.raw, {}
+        # What was sent to all workers was in no queue.
+        return message.raw or dumps(message._raw), {}  # noqa: SLF001  # as kombu read it
 
     def unseal(self, channel: Any, body: Any, about: dict[str, Any]) -> None:
-        """Put the message of a dead letter back on its queue, as it came."""
+        """Put the message of a dead letter back on its queue, as it came.
+
+        Raises `QueueGoneError` if it was sent to all workers, which have no queue in common.
+        """
+        if not about["routing_key"]:
+            raise QueueGoneError("it was sent to all workers")
         channel.put_raw(about["routing_key"], body)
 
     def keep_revoked(self, entries: list[str]) -> None:
-        """Keep what was revoked, in a sorted set by time."""
+        """Keep what was revoked, in a sorted set by time.
+
+        Raises `kombu.exceptions.OperationalError` if Redis refuses it.
+        """
         now = time.time()
-        added = [part for entry in entries for part in (now, entry)]
-        self.run_revoked("zadd", *added)
-        self.run_revoked("zremrangebyscore", "-inf", now - REVOKED_FOR)
-        self.run_revoked("zremrangebyrank", 0, -1 - MOST)
-        self.run_revoked("expire", REVOKED_FOR)
+        try:
+            self.run_revoked("eval", (REVOKE, 1), now, now - REVOKED_FOR, -1 - MOST, REVOKED_FOR,
+                             *entries)  # fmt: skip
+        except ResponseError as error:
+            raise OperationalError(f"Redis does not keep what is revoked: {error}") from error
 
     def kept_revoked(self) -> list[str]:
         """Return what is kept there."""
-        return [bytes_to_str(entry) for entry in self.run_revoked("zrange", 0, -1)]
+        return [bytes_to_str(entry) for entry in self.run_revoked("zrange", (), 0, -1)]
 
-    def run_revoked(self, command: str, *arguments: Any) -> Any:
-        """Run a command of Redis on the set of what was revoked."""
+    def run_revoked(self, command: str, before: tuple[Any, ...], *arguments: Any) -> Any:
+        """Run a command of Redis on the set of what was revoked, whose key is ``before`` others."""
         with self.connection_or_acquire() as connection:
             channel: Any = connection.default_channel
             # In lower case, since kombu puts the prefix before the keys of some commands.
             key = f"{channel.global_keyprefix}{self.main}.revoked"
             with channel.conn_or_acquire() as client:
-                return client.execute_command(command, key, *arguments)
+                return client.execute_command(command, *before, key, *arguments)
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""

@@ -52,6 +52,9 @@ LOST_FOR = 60
 # Seconds that it takes to hand over a message, if it is not done before.
 SLOW = 0.1
 
+# Seconds until a worker without an event loop, whose prefetch is full, looks again.
+FULL = 0.05
+
 # How many queues that expire a channel knows: a worker declares one for each task that it counts.
 EXPIRING = 10_000
 
@@ -147,8 +150,17 @@ for i = 1, #KEYS do
 end
 """
 
+# KEYS: index of what is unacknowledged. ARGV: now; the tags of what is still held.
+KEEP = """
+for i = 2, #ARGV do
+  if redis.call('ZREM', KEYS[1], ARGV[i]) == 1 then
+    redis.call('ZADD', KEYS[1], ARGV[1], ARGV[i])
+  end
+end
+"""
+
 _SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest()
-        for script in (TAKE, PUT, RESTORE, BIND)}  # fmt: skip
+        for script in (TAKE, PUT, RESTORE, BIND, KEEP)}  # fmt: skip
 
 
 def due(message: Any) -> float:
@@ -300,6 +312,7 @@ class QoS(base.QoS):
         """
         try:
             self.channel.settle()
+            self.keep_held()
             self._vrestore_count += 1
             if (self._vrestore_count - 1) % (interval or 1):
                 return
@@ -319,6 +332,14 @@ class QoS(base.QoS):
         except ResponseError as error:
             # Raised while a worker connects, it would leave the connection open.
             base.warning("Redis refuses to take messages back, and is asked again: %s", error)
+
+    def keep_held(self) -> None:
+        """Let the visibility timeout of what this worker holds begin again: it lives."""
+        held = {*(self._delivered or ())} - {*(self._dirty or ())}
+        if self.channel._take is not None:  # its reply is not read while the prefetch is full
+            held.update(self.channel._take.tags)
+        if held:
+            self.channel._run(KEEP, [self.channel.unacked_index_key], [repr(time()), *held])
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002
         """Give one message back to its queue, as the next or the last one."""
@@ -352,7 +373,6 @@ class Channel(base.Channel):
     _disconnect_pools: Callable[[], None]
     _flush_brpop_reauth: Callable[[], None]
     _maybe_update_queues_expire: Callable[[Any, str], None]
-    _get_message_priority: Any
     _lookup: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -438,11 +458,18 @@ class Channel(base.Channel):
             return
         self._store(keys, arguments)
 
+    def _get_message_priority(self, message: Any, reverse: bool = False) -> int:  # noqa: FBT001, FBT002
+        try:
+            priority: int = super()._get_message_priority(message, reverse)
+        except OverflowError:  # JSON has 1e999
+            priority = self.default_priority
+        return priority
+
     def put_raw(self, queue: str, raw: bytes) -> None:
         """Put a message on a queue as it once was there, whether or not it can be read."""
         try:
             message = loads(raw)
-        except ValueError:
+        except Exception:  # noqa: BLE001 - anything can be in a queue
             message = None
         self._store(*self._place(queue, message, raw, "LPUSH"))
 
@@ -527,7 +554,8 @@ class Channel(base.Channel):
         else:
             bells = [self.global_keyprefix + self._bell(queue) for queue in queues]
             timeout = min(timeout or self.brpop_timeout or 1, self._next_due - time())
-            command = ["BRPOP", *bells, max(0.001, round(timeout, 3))]
+            # Redis 6.2.5 takes one millisecond for none, and none for ever.
+            command = ["BRPOP", *bells, max(0.002, round(timeout, 3))]
         connection = self.client.connection
         self._in_poll = connection
         self._brpop_sent_at = monotonic()
@@ -693,6 +721,8 @@ class Channel(base.Channel):
         while self.debts.acks and self.debts.flushing.acquire(blocking=False):
             try:
                 self.flush_acks()
+            except ResponseError:  # Redis refuses writes; `settle` repeats it
+                return
             finally:
                 self.debts.flushing.release()
 
@@ -735,6 +765,13 @@ class Channel(base.Channel):
                 for raw, score in client.zrange(name, 0, limit - 1, withscores=True)
             ]
         return sorted(found, key=lambda pair: pair[0])[:limit]
+
+    def delayed_queues(self) -> set[str]:
+        """Return the names of the queues that have delayed messages."""
+        prefix, end = self.global_keyprefix, ".delayed"
+        with self.conn_or_acquire() as client:
+            keys = [bytes_to_str(key) for key in client.scan_iter(match=f"{prefix}*{end}")]
+        return {key[len(prefix) : -len(end)].partition(self.sep)[0] for key in keys}
 
     def _has_queue(self, queue: str, **kwargs: Any) -> bool:
         return super()._has_queue(queue, **kwargs) or self.delayed_count(queue) > 0
@@ -789,6 +826,10 @@ class Poller(base.MultiChannelPoller):
             intervals = [channel.unacked_restore_interval for channel in self._channels]
             self._restore_at = monotonic() + min(intervals, default=0)
             self.maybe_restore_messages()
+        takers = [channel for channel in self._channels if channel.active_queues]
+        if takers and not any(channel.qos.can_consume() for channel in takers):
+            # No socket tells of the end of a task, after which there is more to take.
+            timeout = FULL if timeout is None else min(timeout, FULL)
         return super().get(callback, timeout)
 
     def on_poll_start(self) -> None:

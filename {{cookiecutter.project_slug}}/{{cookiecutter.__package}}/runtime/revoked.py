@@ -39,7 +39,11 @@ class Control(control.Control):
         if command in {"revoke", "terminate"} and not destination:
             self.app.keep_revoked([json.dumps(each) for each in maybe_list(given["task_id"])])
         elif command == "revoke_by_stamped_headers" and not destination:
-            self.app.keep_revoked([json.dumps(given["headers"])])
+            headers = given["headers"]
+            if isinstance(headers, list):  # as the command line gives them
+                parts = [each.partition("=") for each in headers]
+                headers = {name: value for name, _, value in parts}
+            self.app.keep_revoked([json.dumps(headers)])
         return super().broadcast(command, arguments, destination, **options)
 
 
@@ -73,10 +77,17 @@ class Revoked(StartStopStep):
                 return
             except (*consumer.connection_errors, OperationalError):
                 time.sleep(PATIENCE)
+        for text in kept:
+            try:
+                self.revoke(json.loads(text))
+            except (AttributeError, TypeError, ValueError):  # it must not stop every worker
+                logger.warning("what was revoked cannot be read: %r", text)
+
+    def revoke(self, entry: Any) -> None:
+        """Take note of an id, or of headers with which tasks are stamped."""
         stamps: Any = state.revoked_stamps
-        for entry in map(json.loads, kept):
-            if isinstance(entry, str):
-                state.revoked.add(entry)
-            else:
-                for header, values in entry.items():
-                    stamps[header] = list({*stamps.get(header, ()), *maybe_list(values)})
+        if isinstance(entry, str):
+            state.revoked.add(entry)
+        else:
+            for header, values in entry.items():
+                stamps[header] = list({*stamps.get(header, ()), *maybe_list(values)})

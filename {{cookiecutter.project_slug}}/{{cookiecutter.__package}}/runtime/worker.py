@@ -15,9 +15,10 @@ from queue import SimpleQueue
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
-from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]
-from celery import current_app, signals
+from billiard.einfo import ExceptionInfo, ExceptionWithTraceback  # type: ignore[attr-defined]
+from celery import current_app, signals, states
 from celery.apps import worker
+from celery.concurrency.solo import TaskPool as SoloPool
 from celery.exceptions import InvalidTaskError, NotRegistered, WorkerShutdown, WorkerTerminate
 from celery.platforms import EX_FAILURE, EX_OK
 from celery.utils.dispatch import Signal
@@ -38,6 +39,8 @@ STATE: Any = state
 run_started = Signal(name="run_started")
 logger = get_logger(__name__)
 
+# The states of a task that has not started, as Celery sees it where a command revokes a task.
+WAITING = states.UNREADY_STATES - {states.STARTED}
 LOOKUP = 1.0  # seconds in which the result backend may answer; the loop waits for it
 LEAVE = 3.0  # seconds in which a worker that leaves stores how its tasks ended
 
@@ -61,6 +64,7 @@ class ReliableRequest(Request):
     """What the worker's main process knows of a task."""
 
     on_success: Any
+    cancelled = False  # it was ended because the connection is lost
     _payload: Any
 
     def __init_subclass__(cls) -> None:
@@ -68,6 +72,8 @@ class ReliableRequest(Request):
         handle = cls.on_success
 
         def on_success(self: Self, outcome: Any, **options: Any) -> Any:
+            if isinstance(outcome, ExceptionInfo):  # SystemExit, in a thread or a greenlet
+                return self.on_failure(outcome)
             failed, _value, seconds = outcome
             if not failed and seconds is None:  # killed by gevent: its message goes back
                 return None
@@ -84,9 +90,14 @@ class ReliableRequest(Request):
         except KeyError as error:
             raise InvalidTaskError(f"it has no {error.args[0]}") from error
         check_types(self.request_dict, self._payload)
-        if self.eta:
-            self.eta.timestamp()  # raises where the timer would fail
+        eta = super().eta
+        self.due = eta.timestamp() if eta else 0.0  # raises where the timer would fail
         requests[self.id] = self
+
+    @property
+    def eta(self) -> Any:
+        """When the task may start; None if it may now, or Celery would take one more meanwhile."""
+        return super().eta if self.due > time.time() else None
 
     def on_accepted(self, pid: Any, time_accepted: float) -> None:
         """Take note that the task starts, and announce it."""
@@ -112,7 +123,9 @@ class ReliableRequest(Request):
 
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:  # noqa: FBT001, FBT002
         """End the task because the connection is lost; write no result, that server may be away."""
-        super().cancel(pool, signal, emit_retry=emit_retry and not self.task.acks_late)
+        self.cancelled = True
+        with contextlib.suppress(NotImplementedError):  # a thread goes on
+            super().cancel(pool, signal, emit_retry=emit_retry and not self.task.acks_late)
 
     def _success_was_stored(self) -> Any:
         """Return what is stored of a success; False if there is none, or no answer in time."""
@@ -256,15 +269,26 @@ def store_off_loop(backend: Any) -> None:
     process of the pool can: that a task was killed or revoked.
     """
     here = os.getpid(), threading.get_ident()
+    state_of, revoke = backend.get_state, backend.mark_as_revoked
+
+    def is_here() -> bool:
+        return (os.getpid(), threading.get_ident()) == here
 
     def off_loop(call: Callable[..., Any]) -> Callable[..., Any]:
         def store_later(*args: Any, **options: Any) -> Any:
-            if (os.getpid(), threading.get_ident()) != here:
-                return call(*args, **options)
-            return store(call, *args, **options)
+            return (partial(store, call) if is_here() else call)(*args, **options)
 
         return store_later
 
+    def get_state(task_id: str) -> Any:
+        return states.PENDING if is_here() else state_of(task_id)
+
+    def mark_as_revoked(task_id: str, *args: Any, **options: Any) -> None:
+        # A command revokes a task without its request, and must not hide how it has ended.
+        if "request" in options or state_of(task_id) in WAITING:
+            revoke(task_id, *args, **options)
+
+    backend.get_state, backend.mark_as_revoked = get_state, mark_as_revoked
     for name in ("mark_as_failure", "mark_as_retry", "mark_as_revoked"):
         setattr(backend, name, off_loop(getattr(backend, name)))
 
@@ -368,7 +392,7 @@ class Worker(worker.Worker):
 
     def start(self) -> None:
         """Work until a shutdown, and leave after a cold one with what no pool can end."""
-        if self.pool.uses_semaphore:
+        if not (self.pool.is_green or isinstance(self.pool, SoloPool)):  # they run tasks right here
             store_off_loop(self.app.backend)
         with contextlib.suppress(WorkerTerminate):  # a warm shutdown became a cold one
             try:
@@ -380,6 +404,7 @@ class Worker(worker.Worker):
         if STATE.should_terminate and not self.pool.uses_semaphore:
             if connection := self.consumer.connection:
                 ignore_errors(connection, connection.close)  # gives back what is not done
+            atexit._run_exitfuncs()  # noqa: SLF001  # after SIGHUP, one starts the worker again
             os._exit(EX_OK)  # Python would wait for threads
 
     def stop(self, *args: Any, **options: Any) -> None:
