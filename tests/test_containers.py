@@ -221,7 +221,9 @@ class Deployed:
         wait_for_its_start(stack, ids[1])
         if stack.django:
             with watched(f"{WEB}/health/") as answers:
-                stack.types("docker compose up --build --detach worker beat")
+                stack.types("docker compose build")
+                stack.types("docker compose run --rm migrate")
+                stack.types("docker compose up --detach worker beat")
                 stack.wait()
             # The web server is there while the workers are replaced.
             assert {answer for answer, _ in answers} == {200}

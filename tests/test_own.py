@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests import servers
-from tests.projects import COMBINATIONS, Bake, BakedProject
+from tests.projects import COMBINATIONS, Bake, BakedProject, name_of
 
 OLDEST = (3, 11)
 
@@ -76,7 +77,7 @@ def test_its_own_tests_do_not_read_the_env_file(project: Bake, project_type: str
     nowhere = (
         "CELERY_BROKER_URL=redis://localhost:1/0\nCELERY_RESULT_BACKEND=redis://localhost:1/1\n"
     )
-    (made.path / ".env").write_text(f"{nowhere}CELERY_SENTINEL_MASTER=mymaster\n")
+    (made.path / ".env").write_text(f"{nowhere}CELERY_SENTINEL_MASTER=mymaster\nLOG_FORMAT=json\n")
     # Of another project, in which this one lies.
     (made.path.parent / ".env").write_text("CELERY_TASK_TIME_LIMIT=1\n")
     said = run_own_tests(made, {}, "tests/test_results.py", "tests/test_settings.py")
@@ -87,6 +88,27 @@ def test_its_own_tests_do_not_read_the_env_file(project: Bake, project_type: str
         names = [f"CELERY_{name.upper()}" for name in names]
     code = f"from {module} import {', '.join(names)}; print({', '.join(names)})"
     assert made.run("uv", "run", "python", "-c", code).stdout == "redis://localhost:1/0 300\n"
+    # What the settings do not read is in the environment, too.
+    app = "celery_app" if project_type == "celery" else f"{made.package}.celery"
+    code = f"from {app} import app; app.log.setup(); app.log.get_default_logger().warning('there')"
+    assert json.loads(made.run("uv", "run", "python", "-c", code).stderr)["event"] == "there"
+
+
+# Between them, they have every dependency.
+@pytest.mark.parametrize("answers", [COMBINATIONS[4], COMBINATIONS[7]], ids=name_of)
+def test_the_lowest_versions_that_are_allowed_are_enough(
+    project: Bake, addresses: Callable[[dict[str, str]], dict[str, str]], answers: dict[str, str]
+) -> None:
+    made = project(**answers)
+    found = interpreters(made)
+    env = {"UV_PYTHON": found[min(found)], "UV_PYTHON_DOWNLOADS": "never"}
+    lowest = ("--quiet", "--all-extras", "--resolution", "lowest-direct")
+    made.run("uv", "sync", *lowest, env=env)
+    env |= addresses(answers) | {"UV_NO_SYNC": "1"}
+    pass_side_by_side((made, env))
+    made.run("uv", "run", "mypy", ".", env=env)
+    made.run("uv", "run", "ruff", "check", env=env)
+    made.run("uv", "run", "ruff", "format", "--check", env=env)
 
 
 def test_workers_hold_with_processes_that_are_started_afresh(project: Bake) -> None:

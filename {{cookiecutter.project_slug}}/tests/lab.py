@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from celery import current_app as app
+
 from . import fault_tasks
 from .worker import Worker, wait_until
 
-# A queue that no other worker reads.
-QUEUE = "faults"
+# A queue that no other worker reads, also of another service on the same server.
+QUEUE = f"{app.main}.faults"
 # How often a message may kill its worker.
 LIMIT = 2
 

@@ -2,6 +2,7 @@
 
 import pickle
 import socket
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ def test_a_task_that_fails_is_tried_again_later(worker: Worker) -> None:
 
 def test_a_task_sent_while_no_worker_runs_is_done_when_one_starts(tmp_path: Path) -> None:
     """The broker keeps it until then."""
-    result = add.apply_async((20, 22), queue="tests")
-    with Worker(tmp_path / "late.log", "--queues", "tests") as worker:
+    result = add.apply_async((20, 22), queue=QUEUE)
+    with Worker(tmp_path / "late.log", "--queues", QUEUE) as worker:
         worker.wait_for(f"[{result.id}] succeeded")
 
 
@@ -67,8 +68,9 @@ def test_beat_sends_what_is_due(worker: Worker, tmp_path: Path) -> None:
         worker.wait_for("every five minutes")
 
 
-def test_a_pickled_message_is_refused_and_the_worker_lives(worker: Worker) -> None:
-    """A message that could run code is never loaded."""
+def test_a_pickled_message_is_refused_and_the_worker_lives(worker: Worker, lab: Lab) -> None:
+    """A message that could run code is never loaded; it becomes a dead letter."""
+    refused = str(uuid.uuid4())
     body = pickle.dumps(([2, 3], {}, None))
     with app.producer_or_acquire() as producer:
         producer.publish(
@@ -77,8 +79,9 @@ def test_a_pickled_message_is_refused_and_the_worker_lives(worker: Worker) -> No
             exchange=app.conf.task_default_exchange,
             content_type="application/x-python-serialize",
             content_encoding="binary",
-            headers={"task": add.name, "id": "pickled", "lang": "py", "argsrepr": "(2, 3)"},
+            headers={"task": add.name, "id": refused, "lang": "py", "argsrepr": "(2, 3)"},
         )
-    worker.wait_for("Refusing to deserialize untrusted content")
+    worker.wait_for(f"[{refused}] is a dead letter: ContentDisallowed: ", "untrusted")
+    assert f"{refused} is deleted" in lab.dead_letters("delete", refused)
     result = add.delay(2, 3)
     worker.wait_for(f"[{result.id}] succeeded")

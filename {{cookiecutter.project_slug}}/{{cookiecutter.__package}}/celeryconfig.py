@@ -1,6 +1,6 @@
 #% set slug = cookiecutter.project_slug
 #% if cookiecutter.project_type == "celery"
-"""Every setting of Celery that is not its default, each with its reason.
+"""The settings of Celery that this service relies on, each with its reason.
 
 The names are those of https://docs.celeryq.dev/en/stable/userguide/configuration.html. What differs
 from place to place comes from the environment; `.env.example` lists it.
@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from celery.schedules import crontab
+from dotenv import load_dotenv
 from environs import FileAwareEnv
 
-env = FileAwareEnv(strip_whitespace=True)
 if "PYTEST_VERSION" not in os.environ:  # tests have servers of their own
-    env.read_env(Path(__file__).resolve().parents[1] / ".env", recurse=False)
+    load_dotenv(Path(__file__).resolve().parents[1] / ".env")
+env = FileAwareEnv(strip_whitespace=True)
 
 #% endif
 # --- Broker -----------------------------------------------------------------------------------
@@ -55,7 +56,7 @@ worker_proc_alive_timeout = 60
 task_time_limit = env.int("CELERY_TASK_TIME_LIMIT", 300)
 # Seconds after which SoftTimeLimitExceeded is raised in the task, which can still clean up.
 task_soft_time_limit = task_time_limit * 9 // 10
-# Leaks end: a process is replaced after this many tasks, or at this many KiB.
+# Limits memory leaks: a process is replaced after this many tasks, or at this many KiB.
 worker_max_tasks_per_child = 1000
 worker_max_memory_per_child = 400_000
 
@@ -68,7 +69,7 @@ task_reject_on_worker_lost = True
 # But not forever: a task that kills its process fails after its `max_retries`.
 task_retry_on_worker_lost = True
 # A message that was delivered again this many times, and killed the worker each time, becomes a
-# dead letter. With less than 2, so would its innocent neighbours.
+# dead letter. With a limit below 2, other tasks of that worker could become dead letters too.
 redelivery_limit = env.int("CELERY_REDELIVERY_LIMIT", 3)
 # Seconds that running tasks get after SIGTERM; then they go back to their queue. Send SIGKILL no
 # earlier than 10 s after that.

@@ -13,15 +13,16 @@ from typing import Any
 
 import dj_database_url
 from celery.schedules import crontab
+from dotenv import load_dotenv
 from environs import FileAwareEnv
 
 from .runtime import web
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-env = FileAwareEnv(strip_whitespace=True)
 if "PYTEST_VERSION" not in os.environ:  # tests have servers of their own
-    env.read_env(BASE_DIR / ".env", recurse=False)
+    load_dotenv(BASE_DIR / ".env")
+env = FileAwareEnv(strip_whitespace=True)
 
 # --- Security ---------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ LANGUAGE_CODE = "en-us"
 #= TIME_ZONE = {{ cookiecutter.timezone | quoted }}
 USE_TZ = True
 
-# === Celery: every setting that is not its default, each with its reason ======================
+# === Celery: the settings that this service relies on, each with its reason ===================
 # The names are those of https://docs.celeryq.dev/en/stable/userguide/configuration.html, in upper
 # case and after CELERY_.
 

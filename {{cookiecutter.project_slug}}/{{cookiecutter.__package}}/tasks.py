@@ -32,14 +32,14 @@ def report(pages: int) -> dict[str, int]:
 
 
 @shared_task(
-    # Try again what may pass by itself: after 1 s, 2 s, 4 s …, each with some jitter.
+    # Try again what may pass by itself, after at most 1 s, 2 s, 4 s …: each delay is random.
     autoretry_for=(OSError,),
     retry_backoff=True,
     retry_backoff_max=60,
     max_retries=5,
 )
 def reach(host: str, port: int) -> str:
-    """Connect to a server, and return its address; try again for half a minute if it is down."""
+    """Connect to a server, and return its address; if it is down, try again up to five times."""
     with socket.create_connection((host, port), timeout=5) as connection:
         return str(connection.getpeername()[0])
 
