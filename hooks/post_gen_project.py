@@ -12,13 +12,16 @@ for top in (".github", "deploy", "jobs", "{{ cookiecutter.__package }}"):
         if not os.listdir(directory):
             os.rmdir(directory)
 
+OF_REDIS, OF_RABBITMQ = ("broker, ", ""), ("", ", on your RabbitMQ")
+first, last = {"redis": OF_REDIS, "rabbitmq": OF_RABBITMQ}["{{ cookiecutter.broker }}"]
+shows = {"none": ""}.get("{{ cookiecutter.result_backend }}", ", shows them finish")
 STEPS = {
     "celery": [
-        ("honcho start", "broker, worker, beat and Flower; Ctrl-C stops them"),
-        ("python app.py", "in a second terminal: sends tasks, shows them finish"),
+        ("honcho start", f"{first}worker, beat and Flower{last}; Ctrl-C stops them"),
+        ("python app.py", f"in a second terminal: sends tasks{shows}"),
     ],
     "django": [
-        ("honcho start", "broker, worker, beat, Flower and web; Ctrl-C stops them"),
+        ("honcho start", f"{first}worker, beat, Flower and web{last}; Ctrl-C stops them"),
     ],
 }
 print("\nNext:\n    cd {{ cookiecutter.project_slug }}")

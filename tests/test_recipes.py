@@ -229,7 +229,7 @@ def test_what_a_reader_pastes_is_formatted_and_typed(
 
 def test_a_retry_backs_off_with_jitter_and_ends(kitchen: Kitchen) -> None:
     many = "print(result.id, *[count_lines.delay(f'missing-{n}').id for n in range(20)])"
-    found, *missing = kitchen.send("Try again later", many)
+    found, *missing = kitchen.send("Retry", many)
     kitchen.worker.wait_for(rf"{found}\] retry: Retry in")
     (kitchen.project.path / "orders.csv").write_text("1\n2\n3\n")
     kitchen.worker.wait_for(rf"{found}\] succeeded in \S+s: 3")
@@ -253,15 +253,15 @@ def test_a_retry_backs_off_with_jitter_and_ends(kitchen: Kitchen) -> None:
 
 def test_a_key_makes_a_second_run_harmless(kitchen: Kitchen) -> None:
     for _ in range(2):
-        task = kitchen.task_id("Do it once")
+        task = kitchen.task_id("Run once")
         kitchen.worker.wait_for(rf"{task}\] succeeded")
     assert len(re.findall(r"payment order-1\b", kitchen.worker.output)) == 1
 
     # Its process is killed half-way; the next run does everything.
-    task = kitchen.task_id("Do it once", change=("order-1", "crash"))
+    task = kitchen.task_id("Run once", change=("order-1", "crash"))
     kitchen.worker.wait_for(rf"{task}\] succeeded")
     assert (kitchen.directory / "crashed").exists()
-    again = kitchen.task_id("Do it once", change=("order-1", "crash"))
+    again = kitchen.task_id("Run once", change=("order-1", "crash"))
     kitchen.worker.wait_for(rf"{again}\] succeeded")
     assert len(re.findall(r"payment crash\b", kitchen.worker.output)) == 1
 
@@ -269,9 +269,9 @@ def test_a_key_makes_a_second_run_harmless(kitchen: Kitchen) -> None:
 def test_a_chain_hands_on_and_a_chord_adds_up(kitchen: Kitchen) -> None:
     if kitchen.keeps_results:
         get = "print(chained.get(timeout=100), together.get(timeout=100))"
-        assert kitchen.send("One after the other", get) == ["9", "12"]
+        assert kitchen.send("Chains and chords", get) == ["9", "12"]
     else:
-        task = kitchen.task_id("One task after the other")
+        task = kitchen.task_id("Chains")
         kitchen.worker.wait_for(rf"{task}\] succeeded in \S+s: 9")
 
 
@@ -286,14 +286,14 @@ def test_ten_thousand_calls_are_a_hundred_messages(kitchen: Kitchen) -> None:
 
 
 def test_a_rate_limit_is_kept(kitchen: Kitchen) -> None:
-    kitchen.send("Not too many")
+    kitchen.send("Limit the rate")
     kitchen.worker.wait_for("Hello, reader", times=10)
     moments = kitchen.moments(kitchen.worker, "Hello, reader")
     assert moments[-1] - moments[0] > 9 / 5 - 0.3
 
 
 def test_the_second_worker_alone_takes_a_routed_task(kitchen: Kitchen) -> None:
-    task = kitchen.task_id("A queue of its own")
+    task = kitchen.task_id("A separate queue")
     kitchen.slow.wait_for(rf"{task}\] succeeded in \S+s: 'ADA'")
     assert task not in kitchen.worker.output
     assert set(re.findall(r"Task (\S+)\[\S+ received", kitchen.slow.output)) == {
@@ -330,10 +330,10 @@ def test_progress_moves_and_is_told_no_more_often_than_it_says(kitchen: Kitchen)
         return
     if kitchen.django:
         url = kitchen.service.web()
-        (job,) = kitchen.send("Tell how far it is", "print(job.id)")
+        (job,) = kitchen.send("Report progress", "print(job.id)")
         seen = list(progress(f"{url}/jobs/{job}/"))
     else:
-        seen = json.loads(" ".join(kitchen.send("Tell how far it is", WATCH)))
+        seen = json.loads(" ".join(kitchen.send("Report progress", WATCH)))
     done = [each["done"] for each in seen]
     assert done == sorted(set(done))
     assert {each["total"] for each in seen} == {300}
@@ -366,12 +366,12 @@ while not pathlib.Path("cancelled.csv.part").exists():
     wait_until(lambda: not list(files("cancelled.csv*")), "the file is still there")
     if kitchen.keeps_results:
         ask = f"print(result.app.AsyncResult({task!r}).state)"
-        wait_until(lambda: kitchen.send("Do it once", ask) == ["REVOKED"], "it is not revoked")
+        wait_until(lambda: kitchen.send("Run once", ask) == ["REVOKED"], "it is not revoked")
 
     # What was not acknowledged is given to the next worker at once, when this one leaves.
     kitchen.worker.stop()
     kitchen.worker = kitchen.start_worker()
-    after = kitchen.task_id("Do it once")
+    after = kitchen.task_id("Run once")
     kitchen.worker.wait_for(rf"{after}\] succeeded")
     assert task not in kitchen.worker.output
 

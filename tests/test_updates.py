@@ -244,8 +244,9 @@ def test_a_branch_that_nobody_edits_is_updated_in_any_clone(origin: Origin, tmp_
     project.edit()
     project.commit()
     readme = (project.path / "README.md").read_text("utf-8")
-    check, commands = blocks(readme.split("\n## Update it\n")[1], "console")
+    check, link, commands = blocks(readme.split("\n## Update it\n")[1], "console")
     assert "uvx cruft check\n" in check
+    assert "uvx cruft link " in link
     assert "uvx cruft update\n" in commands
     for tag in ("v1.1.0", "v1.2.0"):
         clone = tmp_path / tag / "night_shop"

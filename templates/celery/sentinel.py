@@ -1,4 +1,4 @@
-# With TLS, the certificates of servers are verified; by default, Celery checks none of a broker.
+# With TLS, certificates are verified; by default, Celery does not verify a broker's certificate.
 _tls = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": _ca_certs}
 _tls_schemes: tuple[str, ...] = ("rediss:",)
 # Redis with a standby: Sentinel, at `sentinel://` addresses, says which server is the master.

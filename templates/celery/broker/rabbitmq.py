@@ -3,7 +3,7 @@ control_queue_exclusive = False
 control_queue_durable = True
 # Seconds; a dead connection is noticed within two of them.
 broker_heartbeat = 20
-# With TLS, the certificates of servers are verified; by default, Celery checks none of a broker.
+# With TLS, certificates are verified; by default, Celery does not verify a broker's certificate.
 _ca_certs = env.str("CELERY_CA_CERTS", None)
 broker_use_ssl = (
     # Each server has to have a certificate for its own name.

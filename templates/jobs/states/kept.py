@@ -13,7 +13,7 @@ WORDS = {
 
 
 class State(NamedTuple):
-    """How a job goes."""
+    """The state of a job."""
 
     # A state of Celery's, or UNSENT, or EXPIRED if the result is no longer kept.
     state: str

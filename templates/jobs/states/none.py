@@ -1,4 +1,4 @@
-"""How jobs go. Results are not kept: only the log of a worker tells how a job ended."""
+"""The states of jobs. Results are not kept: only the log of a worker tells how a job ended."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from .models import Job
 
 
 class State(NamedTuple):
-    """How a job goes."""
+    """The state of a job."""
 
     # SENT, or UNSENT.
     state: str

@@ -1,4 +1,4 @@
-"""How jobs go: what the result backend keeps of each."""
+"""The states of jobs: what the result backend keeps of each."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
