@@ -181,7 +181,8 @@ def run_worker(monkeypatch: pytest.MonkeyPatch) -> StartWorker:
 
     def run_worker(app: Any, **options: Any) -> AbstractContextManager[Any]:
         pool: dict[str, Any] = {"pool": "solo", "perform_ping_check": False, "loglevel": "INFO"}
-        return start_worker(app, **(pool | options))
+        # Its queue of commands is its own: several tests have the same virtual host.
+        return start_worker(app, hostname=f"{app.main}@here", **(pool | options))
 
     return run_worker
 

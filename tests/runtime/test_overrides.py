@@ -838,7 +838,7 @@ def signature_of(found: object) -> str:
         return "property"
     if isinstance(found, type) or not callable(found):
         return ATTRIBUTE
-    if inspect.isbuiltin(found) and not found.__text_signature__:  # Python does not tell
+    if getattr(found, "__text_signature__", "") is None:  # Python does not tell
         return ""
     stars: dict[Any, str] = {
         inspect.Parameter.VAR_POSITIONAL: "*",

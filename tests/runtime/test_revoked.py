@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from celery import states
+from celery.bootsteps import StartStopStep
 from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis import Redis
@@ -23,6 +24,19 @@ COMMANDS = {
 
 def noop() -> None:
     """Do nothing, as a task."""
+
+
+class OffLoop(StartStopStep):
+    """Stores how tasks ended off the loop of its worker, as `celery worker` does."""
+
+    def start(self, parent: Any) -> None:
+        """Start before the worker hears commands."""
+        store_off_loop(parent.app.backend)
+
+
+def wait_for_answer(app: Any) -> None:
+    """Wait until the worker answers a command."""
+    wait_until(lambda: app.control.ping(timeout=1, limit=1), "it does not answer")
 
 
 @pytest.fixture
@@ -61,18 +75,20 @@ def test_a_task_is_revoked_while_the_result_backend_is_away(
         result_backend_always_retry=True,
         result_backend_max_retries=float("inf"),
     )
-    with run_worker(app, pool="threads", concurrency=1) as worker:
-        worker.consumer.call_soon(lambda: store_off_loop(app.backend))  # as `celery worker` does
+    app.steps["worker"].add(OffLoop)
+    with run_worker(app, pool="threads", concurrency=1):
+        wait_for_answer(app)
         app.control.revoke("gone")
-        assert app.control.ping(timeout=DEADLINE, limit=1)
+        wait_for_answer(app)
 
 
 def test_what_has_ended_stays_so_when_it_is_revoked(app: Any, run_worker: StartWorker) -> None:
     task = app.task(noop)
-    with run_worker(app, pool="threads", concurrency=1) as worker:
-        worker.consumer.call_soon(lambda: store_off_loop(app.backend))
+    app.steps["worker"].add(OffLoop)
+    with run_worker(app, pool="threads", concurrency=1):
         done = task.delay()
         done.get(timeout=DEADLINE)
+        wait_for_answer(app)
         app.control.revoke([done.id, "waits"])
         waits = app.AsyncResult("waits")
         wait_until(lambda: waits.state == states.REVOKED, "it is not revoked")
