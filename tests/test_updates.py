@@ -65,7 +65,7 @@ EDITS_BEFORE = {
     ".env.example": [("localhost", "broker.internal")],
     "pyproject.toml": [
         ('version = "0.1.0"', 'version = "3.2.0"'),
-        ('  "ruff', '  "respx",\n  "ruff'),
+        ('  "mypy', '  "moto",\n  "mypy'),
     ],
     "deploy/kubernetes/production/kustomization.yaml": [("newName: registry", "newName: images")],
 }
