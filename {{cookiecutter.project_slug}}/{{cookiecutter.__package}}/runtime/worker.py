@@ -200,6 +200,7 @@ class Errands(threading.Thread):
         """Start with the first call; as a daemon, it keeps no worker from leaving."""
         super().__init__(name=name, daemon=True)
         self.starting = threading.Lock()
+        self.busy = threading.RLock()  # while it does a call
         self.calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = SimpleQueue()
 
     def do(self, call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
@@ -222,13 +223,35 @@ class Errands(threading.Thread):
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(call())
+                with self.busy:
+                    outcome = call()
+                future.set_result(outcome)
             except Exception as error:  # noqa: BLE001  # raised where the result is asked for
                 future.set_exception(error)
 
 
 # Stores how tasks ended, where the worker's loop must not wait for the result backend.
 stores = Errands("results")
+
+
+def wait_to_fork() -> None:
+    """Wait, for a moment, until nothing is being stored.
+
+    A process that is forked while a thread writes to SQLite takes the file for locked, for ever.
+    """
+    stores.busy.acquire(timeout=LOOKUP)
+
+
+def go_on_after_fork() -> None:
+    """Let things be stored again."""
+    with contextlib.suppress(RuntimeError):  # that moment was too short
+        stores.busy.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=wait_to_fork, after_in_parent=go_on_after_fork, after_in_child=go_on_after_fork
+    )
 
 
 def store(call: Callable[..., Any], *args: Any, **options: Any) -> None:
