@@ -1,5 +1,5 @@
-# Seconds after which another worker gets the tasks of one that was killed. It must be longer than
-# any task, or a task would start a second time beside itself.
+# Seconds after which another worker gets the tasks of one that was killed, or is silent. It must be
+# longer than any task: in the solo pool, a worker is silent while a task runs.
 _visibility_timeout = env.int("CELERY_VISIBILITY_TIMEOUT", 2 * task_time_limit)
 broker_transport_options: dict[str, Any] = {
     "global_keyprefix": "{{ cookiecutter.project_slug }}:",
