@@ -12,9 +12,10 @@ for top in (".github", "deploy", "jobs", "{{ cookiecutter.__package }}"):
         if not os.listdir(directory):
             os.rmdir(directory)
 
-OF_REDIS, OF_RABBITMQ = ("broker, ", ""), ("", ", on your RabbitMQ")
-first, last = {"redis": OF_REDIS, "rabbitmq": OF_RABBITMQ}["{{ cookiecutter.broker }}"]
-shows = {"none": ""}.get("{{ cookiecutter.result_backend }}", ", shows them finish")
+# With RabbitMQ, honcho starts no broker.
+first = "{{ 'broker, ' if cookiecutter.broker == 'redis' }}"
+last = "{{ ', on your RabbitMQ' if cookiecutter.broker == 'rabbitmq' }}"
+shows = "{{ ', shows them finish' if cookiecutter.result_backend != 'none' }}"
 STEPS = {
     "celery": [
         ("honcho start", f"{first}worker, beat and Flower{last}; Ctrl-C stops them"),

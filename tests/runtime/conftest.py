@@ -57,6 +57,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "rabbitmq": {
         "broker_transport_options": {"confirm_publish": True},
+        "control_queue_durable": True,
+        "control_queue_exclusive": False,
         "task_default_queue_type": "quorum",
         "task_default_exchange_type": "topic",
         "task_create_missing_queue_type": "quorum",

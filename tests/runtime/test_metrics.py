@@ -23,6 +23,7 @@ class Sender:
     """A request, of which its name counts."""
 
     name = "count"
+    cancelled = False
 
 
 @pytest.fixture(autouse=True)

@@ -321,7 +321,7 @@ TABLE: dict[str, list[Row]] = {
             "self, on_task_request, init_callback=, hostname=, pool=, app=, timer=, controller=, "
             "hub=, amqheartbeat=, worker_options=, disable_rate_limits=, initial_prefetch_count=, "
             "prefetch_multiplier=, **kwargs",
-            "has a connection more",
+            "has the solo pool send no heartbeat",
         ),
         Row(
             CONSUMER + "create_task_handler",
@@ -478,13 +478,6 @@ TABLE: dict[str, list[Row]] = {
         Row("kombu.transport:TRANSPORT_ALIASES", ATTRIBUTE, "the transport of a URL"),
     ],
     "redis": [
-        Row(
-            CONSUMER + "__init__",
-            "self, on_task_request, init_callback=, hostname=, pool=, app=, timer=, controller=, "
-            "hub=, amqheartbeat=, worker_options=, disable_rate_limits=, initial_prefetch_count=, "
-            "prefetch_multiplier=, **kwargs",
-            "has a connection more",
-        ),
         Row("kombu.transport.virtual.base:Message._raw", ATTRIBUTE, "what was sent to all workers"),
         Row(
             CONSUMER + "ensure_connected",
@@ -693,7 +686,7 @@ TABLE: dict[str, list[Row]] = {
             "self, on_task_request, init_callback=, hostname=, pool=, app=, timer=, controller=, "
             "hub=, amqheartbeat=, worker_options=, disable_rate_limits=, initial_prefetch_count=, "
             "prefetch_multiplier=, **kwargs",
-            "without mingle and gossip",
+            "without mingle and gossip, and with a connection more",
         ),
         Row("kombu.asynchronous.hub:Hub._waker", ATTRIBUTE, "an idle worker leaves at once"),
         Row(CONSUMER + "on_connection_error_after_connected", "self, exc", "ends if refused"),

@@ -237,7 +237,7 @@ def test_a_queue_s_length_is_known_and_nothing_is_created(app: Any) -> None:
 
 def test_threads_share_the_queue_for_replies(make_app: MakeApp) -> None:
     """As those of Flower do; RabbitMQ would break a connection that consumes too early."""
-    app = make_app("rabbitmq", control_queue_durable=True, control_queue_exclusive=False)
+    app = make_app("rabbitmq")
     for _ in range(8):
         queue = app.control.mailbox.get_reply_queue()
         queue.name = uuid.uuid4().hex

@@ -15,12 +15,6 @@ from tests import servers
 from tests.runtime.conftest import MakeApp, StartWorker
 from tests.service import DEADLINE, wait_until
 
-COMMANDS = {
-    "worker_enable_remote_control": True,
-    "control_queue_durable": True,
-    "control_queue_exclusive": False,
-}
-
 
 def noop() -> None:
     """Do nothing, as a task."""
@@ -42,7 +36,7 @@ def wait_for_answer(app: Any) -> None:
 @pytest.fixture
 def app(make_app: MakeApp, kind: str) -> Any:
     """Return an app on each broker in turn, whose workers hear commands."""
-    return make_app(kind, **COMMANDS)
+    return make_app(kind, worker_enable_remote_control=True)
 
 
 def test_whatever_was_revoked_a_worker_starts(
@@ -70,7 +64,7 @@ def test_a_task_is_revoked_while_the_result_backend_is_away(
     nowhere = "redis://localhost:1/0"
     app = make_app(
         kind,
-        **COMMANDS,
+        worker_enable_remote_control=True,
         result_backend=nowhere,
         result_backend_always_retry=True,
         result_backend_max_retries=float("inf"),

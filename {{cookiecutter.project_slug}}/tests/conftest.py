@@ -24,6 +24,8 @@ from .worker import Worker
 #% if cookiecutter.result_backend == "redis"
 os.environ.setdefault("CELERY_RESULT_BACKEND", f"{ADDRESS}/1")
 #% endif
+# Some tests look at every task.
+#= app.{{ "autodiscover_tasks(force=True)" if cookiecutter.project_type == "django" else "loader.import_default_modules()" }}
 
 
 @pytest.fixture(scope="session")

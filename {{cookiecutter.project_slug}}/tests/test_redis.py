@@ -8,8 +8,7 @@ from .lab import QUEUE, Lab
 
 
 def test_no_task_outlasts_the_visibility_timeout() -> None:
-    """Redis would deliver it again, and it would run twice at the same time."""
-    #= app.{{ "autodiscover_tasks(force=True)" if cookiecutter.project_type == "django" else "loader.import_default_modules()" }}
+    """In the solo pool, Redis would deliver it again, and it would run twice at the same time."""
     timeout = app.conf.broker_transport_options["visibility_timeout"]
     for task in app.tasks.values():
         assert (task.time_limit or app.conf.task_time_limit) < timeout, task.name

@@ -9,11 +9,6 @@ from celery.schedules import BaseSchedule
 
 #= from {{ cookiecutter.__package }}.runtime.checks import errors
 
-#% if cookiecutter.project_type == "django"
-app.autodiscover_tasks(force=True)
-#% else
-app.loader.import_default_modules()
-#% endif
 ENTRIES = app.conf.beat_schedule
 
 

@@ -56,7 +56,7 @@ def count(sender: Any, error: BaseException | None, seconds: float, **_: Any) ->
     """
     if error is None:
         end = "SUCCESS"
-    elif isinstance(error, WorkerLostError | SystemExit) or getattr(sender, "cancelled", False):
+    elif isinstance(error, WorkerLostError | SystemExit) or sender.cancelled:
         end = "LOST"
     else:
         end = STATES.get(type(error), "FAILURE")

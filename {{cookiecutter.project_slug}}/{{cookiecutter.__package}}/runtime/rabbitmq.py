@@ -150,7 +150,6 @@ class RabbitMQConsumer(ReliableConsumer):
     def __init__(self, *args: Any, **options: Any) -> None:
         """Create a consumer with the arguments of Celery's own."""
         super().__init__(*args, **options)
-        self.line = Line(self.app.connection_for_read)
         if isinstance(self.pool, SoloPool):
             self.amqheartbeat = 0  # while a task runs, nobody sends one
 

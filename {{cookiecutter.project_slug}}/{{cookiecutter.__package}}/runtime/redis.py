@@ -18,7 +18,7 @@ from .app import QueueGoneError, Refusal
 from .beat import Lease, Runs
 from .checks import split_urls
 from .revoked import MOST, REVOKED_FOR
-from .worker import Line, ReliableConsumer
+from .worker import ReliableConsumer
 
 redis_transport.install()
 
@@ -49,11 +49,6 @@ redis.call('EXPIRE', KEYS[1], ARGV[4])
 
 class RedisConsumer(ReliableConsumer):
     """The part of a worker that reads from Redis."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """Create a consumer with the arguments of Celery's own."""
-        super().__init__(*args, **options)
-        self.line = Line(self.app.connection_for_read)
 
     def ask(self) -> None:
         """Ask whether Redis answers."""
@@ -94,10 +89,8 @@ class RedisLease(Lease):
 
     def exchange(self, runs: Runs) -> Runs | None:
         """Keep the lease and the ``runs``; return what is kept, or None if another one leads."""
-        keys = [f"{self.channel.global_keyprefix}{self.app.main}.{end}" for end in (LEASE, RUNS)]
-        arguments = (*keys, self.holder, self.duration, json.dumps(runs))
-        with self.channel.conn_or_acquire() as client:
-            kept = client.execute_command("eval", KEEP, 2, *arguments)
+        keys = [f"{self.app.main}.{end}" for end in (LEASE, RUNS)]
+        kept = self.channel.run(KEEP, keys, [self.holder, self.duration, json.dumps(runs)])
         return None if kept is None else json.loads(kept)
 
     def end(self, runs: Runs) -> None:
@@ -166,24 +159,28 @@ class ReliableCelery(app.ReliableCelery):
         Raises `kombu.exceptions.OperationalError` if Redis refuses it.
         """
         now = time.time()
-        try:
-            self.run_revoked("eval", (REVOKE, 1), now, now - REVOKED_FOR, -1 - MOST, REVOKED_FOR,
-                             *entries)  # fmt: skip
-        except ResponseError as error:
-            raise OperationalError(f"Redis does not keep what is revoked: {error}") from error
+        limits = [now - REVOKED_FOR, -1 - MOST, REVOKED_FOR]
+        with self.connection_or_acquire() as connection:
+            channel: Any = connection.default_channel
+            try:
+                channel.run(REVOKE, [self.revoked_key], [now, *limits, *entries])
+            except ResponseError as error:
+                raise OperationalError(f"Redis does not keep what is revoked: {error}") from error
 
     def kept_revoked(self) -> list[str]:
         """Return what is kept there."""
-        return [bytes_to_str(entry) for entry in self.run_revoked("zrange", (), 0, -1)]
-
-    def run_revoked(self, command: str, before: tuple[Any, ...], *arguments: Any) -> Any:
-        """Run a command of Redis on the set of what was revoked, whose key is ``before`` others."""
         with self.connection_or_acquire() as connection:
             channel: Any = connection.default_channel
             # In lower case, since kombu puts the prefix before the keys of some commands.
-            key = f"{channel.global_keyprefix}{self.main}.revoked"
+            key = f"{channel.global_keyprefix}{self.revoked_key}"
             with channel.conn_or_acquire() as client:
-                return client.execute_command(command, *before, key, *arguments)
+                kept = client.execute_command("zrange", key, 0, -1)
+        return [bytes_to_str(entry) for entry in kept]
+
+    @property
+    def revoked_key(self) -> str:
+        """The key of the set of what was revoked, without the prefix."""
+        return f"{self.main}.revoked"
 
     def queue_length(self, connection: Connection, name: str) -> int:
         """Return how many messages wait in a queue; 0 if it does not exist. It creates nothing."""

@@ -26,7 +26,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from hashlib import sha1
 from math import inf
 from queue import Empty
@@ -36,7 +36,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from kombu.transport import TRANSPORT_ALIASES, virtual
-from kombu.transport import _transport_cache as cache  # type: ignore[attr-defined]
+from kombu.transport import _transport_cache as transports  # type: ignore[attr-defined]
 from kombu.transport import redis as base
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps, loads
@@ -159,8 +159,11 @@ for i = 2, #ARGV do
 end
 """
 
-_SHA = {script: sha1(script.encode(), usedforsecurity=False).hexdigest()
-        for script in (TAKE, PUT, RESTORE, BIND, KEEP)}  # fmt: skip
+
+@cache
+def sha_of(script: str) -> str:
+    """Return the name under which a server knows a script."""
+    return sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def due(message: Any) -> float:
@@ -339,7 +342,7 @@ class QoS(base.QoS):
         if self.channel._take is not None:  # its reply is not read while the prefetch is full
             held.update(self.channel._take.tags)
         if held:
-            self.channel._run(KEEP, [self.channel.unacked_index_key], [repr(time()), *held])
+            self.channel.run(KEEP, [self.channel.unacked_index_key], [repr(time()), *held])
 
     def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001, FBT002
         """Give one message back to its queue, as the next or the last one."""
@@ -405,14 +408,14 @@ class Channel(base.Channel):
         # In lower case, since kombu puts `global_keyprefix` before the first key of an EVALSHA.
         return [
             "evalsha",
-            _SHA[script],
+            sha_of(script),
             len(keys),
             *(self.global_keyprefix + key for key in keys),
             *arguments,
         ]
 
-    def _run(self, script: str, keys: list[str], arguments: list[Any], client: Any = None) -> Any:
-        """Run a script, wherever it is known."""
+    def run(self, script: str, keys: list[str], arguments: list[Any], client: Any = None) -> Any:
+        """Run a script, wherever it is known; its ``keys`` are without the prefix."""
         command = self._command(script, keys, arguments)
         with self.conn_or_acquire(client) as client:  # noqa: PLR1704
             try:
@@ -483,7 +486,7 @@ class Channel(base.Channel):
             raise
 
     def _write(self, keys: list[str], arguments: list[Any]) -> None:
-        self._run(PUT, keys, arguments)
+        self.run(PUT, keys, arguments)
 
     # --- Taking ---
 
@@ -612,7 +615,7 @@ class Channel(base.Channel):
                     virtual.QoS.ack(self.qos, message.tag)
                 else:
                     keys = [message.key, self._bell(message.queue), f"{message.key}.delayed"]
-                    self._run(PUT, keys, ["RPUSH", message.raw, 0])
+                    self.run(PUT, keys, ["RPUSH", message.raw, 0])
 
     def _lose_take(self) -> None:
         """Have a take whose reply will not come given back, and its acknowledgements repeated."""
@@ -677,10 +680,10 @@ class Channel(base.Channel):
                 message = None
             places = [self._place(queue, message, raw, side) for queue in queues]
             keys, arguments = places[0]
-            if not self._run(RESTORE, [*keys, index, unacked], [*arguments, tag], client):
+            if not self.run(RESTORE, [*keys, index, unacked], [*arguments, tag], client):
                 return False  # somebody else gave it back, or it is done
             for keys, arguments in places[1:]:
-                self._run(PUT, keys, arguments, client)
+                self.run(PUT, keys, arguments, client)
             return True
 
     def settle(self) -> None:
@@ -733,7 +736,7 @@ class Channel(base.Channel):
             return
         try:
             keys = [self.unacked_index_key, self.unacked_key]
-            self._run(TAKE, keys, [0, "", 0, 0, *tags])  # without queues, it only acknowledges
+            self.run(TAKE, keys, [0, "", 0, 0, *tags])  # without queues, it only acknowledges
         except BaseException:
             self.debts.acks.extend(tags)
             raise
@@ -801,7 +804,7 @@ class Channel(base.Channel):
                 raise
             member = self.sep.join([routing_key or "", pattern or "", queue or ""])
             tables = self.keyprefix_queue, self.keyprefix_binding_permanent
-            self._run(BIND, [table % (exchange,) for table in tables], [member])
+            self.run(BIND, [table % (exchange,) for table in tables], [member])
 
     @cached_property
     def _refresh_binding(self) -> Any:
@@ -901,4 +904,4 @@ def install() -> None:
         ("sentinel", "SentinelTransport"),
     ):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{name}"
-        cache.pop(scheme, None)
+        transports.pop(scheme, None)

@@ -335,6 +335,7 @@ class ReliableConsumer(Consumer):
         (mingle): the broker keeps what is revoked.
         """
         super().__init__(*args, **options, without_mingle=True, without_gossip=True)
+        self.line = Line(self.app.connection_for_read)  # beside the loop's own connection
 
     def ask(self) -> None:
         """Ask the broker whether it can deliver, off the loop; raise an error if it cannot."""
